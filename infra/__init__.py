@@ -1,0 +1,1 @@
+"""How SPAIR is run: the demo, the development stack, containers and cluster manifests."""

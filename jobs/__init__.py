@@ -1,0 +1,1 @@
+"""Thin scripts, one a verb: flags in, one call into the pipelines."""

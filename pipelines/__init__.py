@@ -1,0 +1,1 @@
+"""What moves data: storage, ingest, training, restoration, tracking, evaluation."""
