@@ -1,0 +1,306 @@
+"""Training on Ray Train: Net_L, then Net_R, from shards to a registered model.
+
+Each worker streams its own part of an epoch's crops (`crop_stream`), rank 0 logs to MLflow, and a
+checkpoint is reported after every epoch, so that a run killed anywhere resumes at the last epoch
+and goes on as if it had not been broken.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import ray.train
+import torch
+from numpy.typing import NDArray
+from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer, get_device, prepare_model
+
+from pipelines import cluster, storage, tracking
+from pipelines.crop_stream import CropConfig, epoch_batches
+from pipelines.shards import RowGroup, judged_example, list_row_groups, read_row_group
+from spair_core import inference, metrics, network, weights
+from spair_core.crops import Example
+from spair_core.learning import Batch, Learner, LearningConfig, Phase
+from spair_core.network import NetworkConfig, Spair
+from spair_core.panels import before_after
+
+CHECKPOINT = "learner.pt"
+PANELS = 4
+"""Validation pictures shown in MLflow."""
+PRESETS = {"light": network.light, "full": network.full, "paper": network.paper}
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run."""
+
+    data: tuple[str, ...]
+    """URIs of training shards, as jobs/ingest.py wrote them."""
+    storage: str
+    """URI under which checkpoints and the final model are kept, such as s3://models/runs."""
+    name: str
+    """The run's name. A run started again under its name goes on from its last checkpoint."""
+    validation: tuple[str, ...] = ()
+    """URIs of validation shards; without them nothing is validated."""
+    task: str = "rain"
+    """What the model takes away: rain, raindrop, shadow or blur."""
+    preset: Literal["light", "full", "paper"] = "light"
+    """The network's size."""
+    localize_epochs: int = 90
+    """Epochs of Net_L alone."""
+    restore_epochs: int = 200
+    """Epochs of Net_R."""
+    joint: bool = False
+    """Let Net_L learn on beside Net_R instead of freezing it."""
+    epoch_steps: int | None = None
+    """Steps of an epoch; by default one pass over the data."""
+    batch_size: int = 8
+    """Crops of a step, over all workers."""
+    crops: CropConfig = field(default_factory=CropConfig)
+    learning: LearningConfig = field(default_factory=LearningConfig)
+    validate_every: int = 5
+    """Epochs between validations."""
+    validation_limit: int = 32
+    """Most validation pictures looked at."""
+    workers: int = 1
+    """Data-parallel workers."""
+    gpu: bool = False
+    """Give each worker a GPU."""
+    cpus_per_worker: float = 1
+    """CPUs kept for a worker; leave some in the cluster for reading the shards."""
+    max_failures: int = 3
+    """Worker failures after which the run gives up."""
+    keep_checkpoints: int = 2
+    """Checkpoints kept."""
+    experiment: str = "spair-training"
+    """MLflow experiment."""
+    register_as: str | None = None
+    """Registered model's name; by default spair-TASK."""
+
+    def __post_init__(self) -> None:
+        if self.batch_size % self.workers:
+            raise ValueError(f"batch_size {self.batch_size} is not a multiple of workers {self.workers}")
+
+    def network(self) -> NetworkConfig:
+        """The preset's configuration."""
+        return PRESETS[self.preset]()
+
+    def provenance(self, groups: list[RowGroup], measured: dict[str, float]) -> dict[str, str]:
+        """Where the weights come from, for the model file's header."""
+        facts: dict[str, Any] = {
+            "preset": self.preset,
+            "data": " ".join(sorted({storage.name_of(uri) for uri in self.data})),
+            "pictures": sum(group.rows for group in groups),
+            "epochs": f"{self.localize_epochs} + {self.restore_epochs}{' joint' if self.joint else ''}",
+            "batch": f"{self.batch_size} crops of {self.crops.crop_size}",
+            "learning": self.learning,
+            "seed": self.crops.seed,
+        }
+        return {k: str(v) for k, v in facts.items()} | {k: f"{v:.4f}" for k, v in measured.items()}
+
+    @property
+    def epochs(self) -> int:
+        """Of both phases."""
+        return self.localize_epochs + self.restore_epochs
+
+    def phase(self, epoch: int) -> tuple[Phase, int, int]:
+        """The phase of an epoch, the epoch's number within it and the phase's length."""
+        if epoch < self.localize_epochs:
+            return "localize", epoch, self.localize_epochs
+        return ("joint" if self.joint else "restore"), epoch - self.localize_epochs, self.restore_epochs
+
+
+def train(config: TrainConfig) -> str:
+    """Train, and register the model; gives the model file's location.
+
+    A run of the same `storage` and `name` that was broken off is gone on with. Raises StorageError
+    and TrackingError before anything starts where a location or MLflow cannot be used, ValueError
+    for a configuration that does not fit, RuntimeError where the workers fail for good.
+    """
+    groups = list_row_groups(config.data, "train")
+    held_out = list_row_groups(config.validation, "val") if config.validation else []
+    filesystem, path = storage.arrow_filesystem(config.storage)
+    cluster.connect(worker_output=True)
+    with tracking.run(config.experiment, config.name) as run:
+        run.log_params(config)
+        trainer = TorchTrainer(
+            _work,
+            train_loop_config={"config": config, "groups": groups, "held_out": held_out, "run": run},
+            scaling_config=ScalingConfig(
+                num_workers=config.workers,
+                use_gpu=config.gpu,
+                resources_per_worker={"CPU": config.cpus_per_worker, **({"GPU": 1} if config.gpu else {})},
+            ),
+            run_config=RunConfig(
+                name=config.name,
+                storage_path=path,
+                storage_filesystem=filesystem,
+                failure_config=FailureConfig(max_failures=config.max_failures),
+                checkpoint_config=CheckpointConfig(num_to_keep=config.keep_checkpoints),
+            ),
+        )
+        try:
+            result = trainer.fit()
+        except ray.train.TrainingFailedError as error:
+            raise RuntimeError(f"run {config.name!r} failed: {error}") from error
+        return _publish(config, result.checkpoint, result.metrics or {}, groups, run)
+
+
+def _publish(
+    config: TrainConfig,
+    checkpoint: Checkpoint,
+    metrics: dict[str, float],
+    groups: list[RowGroup],
+    run: tracking.Run,
+) -> str:
+    model = Spair(config.network())
+    model.load_state_dict(_read_checkpoint(checkpoint)["best"])
+    measured = {k: float(v) for k, v in metrics.items() if k.startswith("val_")}
+    card = weights.ModelCard(
+        config.network(), config.task, config.crops.mask_threshold, config.provenance(groups, measured)
+    )
+    # Half precision changes no pixel by more than rounding and halves what every actor loads.
+    data = weights.save(model, card, torch.float16)
+    location = storage.join(config.storage, config.name, "model.safetensors")
+    storage.write_bytes(location, data)
+    name = config.register_as or f"spair-{config.task}"
+    tags = {f"metric.{k}": f"{v:.4f}" for k, v in measured.items()} | {"weights": location}
+    version = tracking.register_model(name, data, card, run=run, tags=tags)
+    print(f"model: {location}\nregistered: models:/{name}/{version}", flush=True)
+    return location
+
+
+def _work(job: dict[str, Any]) -> None:
+    """What each Ray Train worker does."""
+    config: TrainConfig = job["config"]
+    worker = _Worker(config, job["groups"], job["held_out"], job["run"])
+    for epoch in range(worker.restore(), config.epochs):
+        worker.epoch(epoch)
+
+
+class _Worker:
+    """One data-parallel worker: its learner, its part of the data, and (rank 0) the reports."""
+
+    def __init__(
+        self, config: TrainConfig, groups: list[RowGroup], held_out: list[RowGroup], run: tracking.Run
+    ) -> None:
+        context = ray.train.get_context()
+        self.rank, self.world = context.get_world_rank(), context.get_world_size()
+        self.config, self.groups, self.held_out, self.run = config, groups, held_out, run
+        self.batch = config.batch_size // self.world
+        pictures = sum(group.rows for group in groups) * config.crops.crops_per_picture
+        self.steps = config.epoch_steps or max(1, pictures // config.batch_size)
+        self.device = get_device()
+        torch.manual_seed(config.crops.seed)
+        self.model = Spair(config.network()).to(self.device)
+        self.learner: Learner | None = None
+
+    def restore(self) -> int:
+        """Take up the last checkpoint, if there is one; the epoch to go on with."""
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint is None:
+            return 0
+        state = _read_checkpoint(checkpoint)
+        epoch = int(state["epoch"])
+        self._enter(self.config.phase(epoch)[0])
+        assert self.learner is not None
+        self.learner.load_state_dict(state["learner"])
+        return epoch + 1
+
+    def _enter(self, phase: Phase) -> Learner:
+        if self.learner is None or self.learner.phase != phase:
+            if self.learner is not None:
+                # The next phase starts from the averaged weights, which are the better ones.
+                self.model.load_state_dict(self.learner.best.state_dict())
+            self.learner = Learner(self.model, phase, self.config.learning, self._parallel)
+        return self.learner
+
+    def _parallel(self, module: torch.nn.Module) -> torch.nn.Module:
+        # A crop without degraded pixels leaves SC and SNL unused, which must not be waited for.
+        return prepare_model(module, parallel_strategy_kwargs={"find_unused_parameters": True})
+
+    def epoch(self, epoch: int) -> None:
+        """One epoch: steps, perhaps a validation, and the report with its checkpoint."""
+        phase, number, length = self.config.phase(epoch)
+        learner = self._enter(phase)
+        totals: dict[str, float] = {}
+        started = time.monotonic()
+        for step, batch in enumerate(self._batches(epoch)):
+            rate = self.config.learning.rate(number + step / self.steps, length)
+            for name, value in learner.step(batch.to(self.device), rate).items():
+                totals[name] = totals.get(name, 0.0) + value / self.steps
+        logged = {"epoch": epoch, "learning_rate": rate, **{f"train_{k}": v for k, v in totals.items()}}
+        logged["steps_per_second"] = self.steps / (time.monotonic() - started)
+        if self._validates(epoch):
+            logged |= self._validate(learner.best, epoch)
+        self._report(epoch, learner, logged)
+
+    def _validates(self, epoch: int) -> bool:
+        due = (epoch + 1) % self.config.validate_every == 0 or epoch + 1 == self.config.epochs
+        return due and bool(self.held_out) and self.rank == 0
+
+    def _batches(self, epoch: int) -> Iterator[Batch]:
+        return epoch_batches(
+            self.groups,
+            self.config.crops,
+            epoch,
+            batch_size=self.batch,
+            steps=self.steps,
+            rank=self.rank,
+            world=self.world,
+        )
+
+    def _report(self, epoch: int, learner: Learner, logged: dict[str, float]) -> None:
+        if self.rank:
+            ray.train.report(logged)
+            return
+        self.run.log_metrics(logged, step=epoch)
+        print(" ".join(f"{k} {v:.5g}" for k, v in logged.items()), flush=True)
+        with tempfile.TemporaryDirectory() as folder:
+            state = {"epoch": epoch, "learner": learner.state_dict(), "best": learner.best.state_dict()}
+            torch.save(state, Path(folder) / CHECKPOINT)
+            ray.train.report(logged, checkpoint=Checkpoint.from_directory(folder))
+
+    def _validate(self, model: Spair, epoch: int) -> dict[str, float]:
+        """Means over the validation pictures."""
+        model.eval()
+        scores: list[dict[str, float]] = []
+        rows = (row for group in self.held_out for row in read_row_group(group))
+        for number, row in enumerate(islice(rows, self.config.validation_limit)):
+            example, degraded = judged_example(row, self.config.crops.mask_threshold)
+            result = inference.restore(model, degraded[None])
+            scores.append(_scores(example, degraded, result))
+            if number < PANELS:
+                panel = before_after(degraded, result.pixels[0], result.mask[0], example.clean)
+                self.run.log_panel(f"epoch{epoch:04d}-{row['key'].replace('/', '_')}", panel)
+        model.train()
+        return {f"val_{name}": float(np.mean([score[name] for score in scores])) for name in scores[0]}
+
+
+def _scores(example: Example, degraded: NDArray[np.uint8], result: inference.Restored) -> dict[str, float]:
+    before = metrics.psnr_y(degraded, example.clean)
+    after = metrics.psnr_y(result.pixels[0], example.clean)
+    true = example.mask if example.mask is not None else np.zeros_like(result.mask[0])
+    precision, recall = metrics.mask_scores(result.mask[0], true)
+    # Equal pictures have an infinite PSNR, which no mean survives.
+    before, after = min(before, 100.0), min(after, 100.0)
+    return {
+        "psnr_y": after,
+        "gain_y": after - before,
+        "mask_precision": precision,
+        "mask_recall": recall,
+        "density": float(result.mask.mean()),
+    }
+
+
+def _read_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
+    with checkpoint.as_directory() as folder:
+        state: dict[str, Any] = torch.load(Path(folder) / CHECKPOINT, map_location="cpu", weights_only=True)
+    return state

@@ -1,0 +1,146 @@
+"""The building blocks of both networks: dense block, SFM, SC, SNL and the ordinary non-local layer.
+
+Shape letters: N pictures, C channels, H x W cells of a level, n degraded cells, m clean cells.
+Features are N x C x H x W in channels-last memory, so that their *rows* ([N*H*W, C]) are a view.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kernels import ActiveIndex, sc_block, sfm, snl_step
+
+# The guards of SFM (spec: statistics of one or two pixels explode); `paper` turns them off.
+SFM_EPS = 1e-3
+SFM_MAX_RATIO = 4.0
+SFM_FADE = 16.0
+SFM_PAPER_EPS = 1e-5
+
+
+def rows_of(features: Tensor) -> Tensor:
+    """N x C x H x W -> [N*H*W, C], a view where the memory is channels-last."""
+    return features.permute(0, 2, 3, 1).reshape(-1, features.shape[1])
+
+
+def replace_rows(features: Tensor, positions: Tensor, rows: Tensor) -> Tensor:
+    """The features with the cells at the flat `positions` [n] replaced by `rows` [n, C]."""
+    n, channels, height, width = features.shape
+    replaced = rows_of(features).index_copy(0, positions, rows.to(features.dtype))
+    return replaced.view(n, height, width, channels).permute(0, 3, 1, 2)
+
+
+class DenseBlock(nn.Module):
+    """Densely connected 3x3 convolutions, then a 1x1 back to the width, added to the input."""
+
+    def __init__(self, channels: int, growth: int, layers: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            nn.Conv2d(channels + i * growth, growth, 3, padding=1) for i in range(layers)
+        )
+        self.fuse = nn.Conv2d(channels + layers * growth, channels, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """N x C x H x W -> N x C x H x W."""
+        seen = features
+        for layer in self.layers:
+            seen = torch.cat([seen, F.relu(layer(seen))], dim=1)
+        return features + self.fuse(seen)
+
+
+class FeatureModulator(nn.Module):
+    """SFM (eq. 1): adds Net_L's feature, then gives degraded cells the statistics of the clean ones.
+
+    `guarded` computes it with the bounds that keep training stable; otherwise by the letter.
+    """
+
+    def __init__(self, channels: int, guide_channels: int, *, guarded: bool) -> None:
+        super().__init__()
+        self.project = nn.Conv2d(guide_channels, channels, 1)
+        self.guarded = guarded
+
+    def forward(self, features: Tensor, guide: Tensor, mask: Tensor) -> Tensor:
+        """`features` N x C x H x W, `guide` (Net_L's, same level) N x C_L x H x W, `mask` bool."""
+        fused = features + self.project(guide)
+        if self.guarded:
+            return sfm(fused, mask, eps=SFM_EPS, max_ratio=SFM_MAX_RATIO, fade=SFM_FADE)
+        return sfm(fused, mask, eps=SFM_PAPER_EPS, max_ratio=math.inf, fade=0.0)
+
+
+class SparseConvolution(nn.Module):
+    """SC (eq. 2): `layers` densely connected submanifold 3x3 convolutions and a 1x1, degraded cells only."""
+
+    def __init__(self, channels: int, growth: int, layers: int = 6) -> None:
+        super().__init__()
+        shapes = [nn.Conv2d(channels + i * growth, growth, 3) for i in range(layers)]
+        self.weights = nn.ParameterList(conv.weight for conv in shapes)
+        self.biases = nn.ParameterList(conv.bias for conv in shapes)
+        self.fuse = nn.Linear(channels + layers * growth, channels)
+
+    def forward(self, rows: Tensor, index: ActiveIndex) -> Tensor:
+        """Rows of the degraded cells [n, C] -> their update [n, C] (the caller adds it)."""
+        return sc_block(rows, index, list(self.weights), list(self.biases), self.fuse.weight, self.fuse.bias)
+
+    def macs(self, index: ActiveIndex) -> int:
+        """Multiply-accumulates of one call on this mask."""
+        per_row = sum(weight.numel() for weight in self.weights) + self.fuse.weight.numel()
+        return index.active.numel() * per_row
+
+
+class SparseNonLocal(nn.Module):
+    """SNL (eq. 3-5): degraded cells gather from the clean ones on their row and column, in two steps.
+
+    By the letter, each step replaces a degraded cell by what it gathered, weighted by a linear
+    e. Guarded, scores are divided by sqrt(C), e is bounded by tanh and starts small, and a step
+    adds to the cell: the literal output grows with the cube of the features' scale.
+    """
+
+    def __init__(self, channels: int, *, guarded: bool) -> None:
+        super().__init__()
+        blends = [nn.Linear(channels, 4) for _ in range(2)]
+        for blend in blends:
+            nn.init.constant_(blend.bias, 0.1 if guarded else 0.25)
+        self.blends = nn.ModuleList(blends)
+        self.between = nn.Linear(channels, channels)
+        self.guarded = guarded
+        self.scale = channels**-0.5 if guarded else 1.0
+
+    def forward(self, rows: Tensor, keys: Tensor, index: ActiveIndex) -> Tensor:
+        """`rows` [n, C] of the degraded cells, `keys` [m, C] of the clean ones -> new rows [n, C]."""
+        gathered = self._step(0, rows, keys, index)
+        return self._step(1, self.between(gathered), keys, index)
+
+    def _step(self, number: int, rows: Tensor, keys: Tensor, index: ActiveIndex) -> Tensor:
+        blend = self.blends[number](rows)
+        if not self.guarded:
+            return snl_step(rows, keys, blend, index, self.scale)
+        return rows + snl_step(rows, keys, torch.tanh(blend), index, self.scale)
+
+    def macs(self, index: ActiveIndex) -> int:
+        """Multiply-accumulates of one call on this mask: pairs on shared lines, and the linear layers."""
+        degraded = index.mask[:, 0].long()
+        pairs = 0
+        for axis in (1, 2):
+            marked = degraded.sum(axis)
+            pairs += int((marked * (degraded.shape[axis] - marked)).sum())
+        channels = self.between.in_features
+        linear = index.active.numel() * (channels * channels + 2 * 4 * channels)
+        return 2 * 2 * channels * pairs + linear
+
+
+class NonLocal(nn.Module):
+    """The ordinary non-local layer of ablation Net4: every cell gathers from every cell."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.fuse = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """N x C x H x W -> N x C x H x W."""
+        n, channels, height, width = features.shape
+        rows = rows_of(features).view(n, 1, height * width, channels)
+        gathered = F.scaled_dot_product_attention(rows, rows, rows)
+        return features + self.fuse(gathered.view(n, height, width, channels).permute(0, 3, 1, 2))
