@@ -25,6 +25,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tyro
 
@@ -144,20 +145,31 @@ def server(
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            command,
-            env={**os.environ, **environment},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
-        )
+        process = _start(command, environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
     try:
         _wait_for(process, answers_at, log, patience)
         yield
     finally:
-        _stop(process)
+        _stop(process, signal.SIGTERM)
+
+
+def task(command: list[str], environment: Mapping[str, str], folder: Path) -> int:
+    """Run a program in a folder to its end, and give its exit status.
+
+    Where the wait is broken off, by Ctrl-C say, the program is interrupted and ended first.
+    """
+    process = _start(command, environment, cwd=folder)
+    try:
+        return process.wait()
+    finally:
+        _stop(process, signal.SIGINT)
+
+
+def _start(command: list[str], environment: Mapping[str, str], **options: Any) -> subprocess.Popen[bytes]:
+    prepare = _end_with_parent if sys.platform == "linux" else None
+    return subprocess.Popen(
+        command, env={**os.environ, **environment}, start_new_session=True, preexec_fn=prepare, **options
+    )
 
 
 def _end_with_parent() -> None:
@@ -180,12 +192,12 @@ def _wait_for(process: subprocess.Popen[bytes], url: str, log: Path, patience: f
     raise StackError(f"a server did not start; {log} ends with:\n{log.read_text(errors='replace')[-1000:]}")
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End a server and whatever it started. A second Ctrl-C waits until that is done."""
+def _stop(process: subprocess.Popen[bytes], politely: signal.Signals) -> None:
+    """End a process and whatever it started. A second Ctrl-C waits until that is done."""
     impatient = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
     waiting = signal.pthread_sigmask(signal.SIG_BLOCK, impatient)
     try:
-        process.terminate()
+        process.send_signal(politely)
         process.wait(GRACE_SECONDS)
     except subprocess.TimeoutExpired:
         pass
