@@ -19,16 +19,17 @@ def connect(num_cpus: int | None = None, *, worker_output: bool = False) -> None
     if ray.is_initialized():
         return
     if os.environ.get("RAY_ADDRESS"):
-        ray.init(logging_level=logging.WARNING, log_to_driver=worker_output)
+        ray.init(logging_level=logging.ERROR, log_to_driver=worker_output)
     else:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         ray.init(
             address="local",
             num_cpus=num_cpus,
             include_dashboard=False,
             _node_ip_address="127.0.0.1",
-            logging_level=logging.WARNING,
+            logging_level=logging.ERROR,
             log_to_driver=worker_output,
         )
     quieten()
@@ -39,4 +40,16 @@ def quieten() -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def cpu_shares(actors: int, *, gpus: float) -> tuple[float, float]:
+    """CPUs of an actor and of a task: reading must never wait for a CPU that the actors hold.
+
+    The two are never equal: Ray fuses stages of equal needs, and decoding would move into the actors.
+    """
+    if gpus:
+        return 0.0, 1.0
+    total = ray.cluster_resources().get("CPU", 1.0)
+    actor = min(1.0, total / (2 * actors))
+    return actor, min(0.9, 0.3 * (total - actor * actors))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import accumulate, islice
 from typing import Any
 
 import ray.data
@@ -114,21 +115,29 @@ def read_pair(files: PairFiles, labels: Labels) -> dict[str, Any]:
     return {**row, "height": height, "width": width}
 
 
-def examples(uris: Sequence[str]) -> ray.data.Dataset:
+def examples(uris: Sequence[str], *, limit: int | None = None, num_cpus: float = 1.0) -> ray.data.Dataset:
     """Shard rows for evaluation, lazily, from shards, folders of pairs, or folders of such folders.
 
-    Each row has a column `error`: why it cannot be used, or null. Raises StorageError.
+    Each row has a column `error`: why it cannot be used, or null. `limit` bounds the pictures of a
+    set of pairs, and the row groups of shards so that at least as many remain. Raises StorageError.
     """
-    items: list[dict[str, Any]] = []
-    for uri in uris:
-        items += _items(uri)
-    return ray.data.from_items(items, override_num_blocks=min(len(items), 256)).flat_map(_rows_of_item)
+    items = [item for uri in uris for item in _items(uri, limit)]
+    stream = ray.data.from_items(items, override_num_blocks=min(len(items), 256))
+    return stream.flat_map(_rows_of_item, num_cpus=num_cpus)
 
 
-def _items(uri: str) -> list[dict[str, Any]]:
+def _items(uri: str, limit: int | None) -> list[dict[str, Any]]:
     if uri.endswith(".parquet") or shards.read_record(uri) is not None:
-        return [{"group": asdict(group)} for group in shards.list_row_groups([uri])]
-    return [item for folder in _pair_folders(uri) for item in _pair_items(folder)]
+        return [{"group": asdict(group)} for group in _enough(shards.list_row_groups([uri]), limit)]
+    return [item for folder in _pair_folders(uri) for item in islice(_pair_items(folder), limit)]
+
+
+def _enough(groups: list[shards.RowGroup], limit: int | None) -> list[shards.RowGroup]:
+    """The first row groups that hold `limit` rows."""
+    if limit is None:
+        return groups
+    before = accumulate((group.rows for group in groups), initial=0)
+    return [group for group, rows in zip(groups, before, strict=False) if rows < limit]
 
 
 def _pair_folders(uri: str) -> list[str]:

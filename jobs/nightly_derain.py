@@ -1,0 +1,45 @@
+"""Take the rain out of one night's footage; `{night}` in a location stands for the date.
+
+python jobs/nightly_derain.py --source s3://dashcams/{night} --destination s3://dashcams-dry/{night}
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from datetime import date, timedelta
+
+from jobs import restore_bulk
+from jobs.entry import run
+from pipelines.restore import RestoreConfig
+
+
+def last_night() -> str:
+    """Yesterday, ISO 8601."""
+    return (date.today() - timedelta(days=1)).isoformat()
+
+
+@dataclass(frozen=True)
+class NightlyConfig(RestoreConfig):
+    """A night's restoration."""
+
+    night: str = field(default_factory=last_night)
+    """The date that replaces {night}; by default yesterday's."""
+    experiment: str = "spair-nightly-derain"
+    """MLflow experiment."""
+
+    def restoration(self) -> RestoreConfig:
+        """The same with the locations of this night. Raises ValueError where `night` is no date."""
+        date.fromisoformat(self.night)
+        values = {k: getattr(self, k) for k in asdict(self) if k != "night"}
+        for name in ("source", "destination"):
+            values[name] = values[name].replace("{night}", self.night)
+        return RestoreConfig(**values)
+
+
+def main(config: NightlyConfig) -> int:
+    """Restore the night's footage."""
+    return restore_bulk.main(config.restoration())
+
+
+if __name__ == "__main__":
+    run(main, NightlyConfig, __doc__ or "")

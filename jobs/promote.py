@@ -1,0 +1,23 @@
+"""Make a registered version the champion, if it is better than the present one on the named sets.
+
+    python jobs/promote.py --candidate models:/spair-rain/7 --data s3://shards/rain100l s3://shards/rain100h
+
+Exits with 0 where the alias was moved and with 3 where it was not.
+"""
+
+from __future__ import annotations
+
+from jobs.entry import run
+from pipelines.promotion import PromoteConfig, promote
+
+
+def main(config: PromoteConfig) -> int:
+    """Decide, and say why."""
+    decision, judged = promote(config)
+    print(judged)
+    print(f"{'promoted' if decision.promote else 'not promoted'}: {decision.reason}")
+    return 0 if decision.promote else 3
+
+
+if __name__ == "__main__":
+    run(main, PromoteConfig, __doc__ or "")
