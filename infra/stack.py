@@ -145,7 +145,9 @@ def server(
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
-        process = _start(command, environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        process = _start(
+            command, environment, signal.SIGTERM, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+        )
     try:
         _wait_for(process, answers_at, log, patience)
         yield
@@ -158,24 +160,25 @@ def task(command: list[str], environment: Mapping[str, str], folder: Path) -> in
 
     Where the wait is broken off, by Ctrl-C say, the program is interrupted and ended first.
     """
-    process = _start(command, environment, cwd=folder)
+    process = _start(command, environment, signal.SIGINT, cwd=folder)
     try:
         return process.wait()
     finally:
         _stop(process, signal.SIGINT)
 
 
-def _start(command: list[str], environment: Mapping[str, str], **options: Any) -> subprocess.Popen[bytes]:
-    prepare = _end_with_parent if sys.platform == "linux" else None
-    return subprocess.Popen(
-        command, env={**os.environ, **environment}, start_new_session=True, preexec_fn=prepare, **options
-    )
+def _start(
+    command: list[str], environment: Mapping[str, str], ending: signal.Signals, **options: Any
+) -> subprocess.Popen[bytes]:
+    """A process in a group of its own, that gets `ending` when its owner dies, even by SIGKILL (on Linux)."""
 
+    def end_with_owner() -> None:
+        PR_SET_PDEATHSIG = 1
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, ending)
 
-def _end_with_parent() -> None:
-    """In the child: be told to stop when the owner dies, even by a signal it cannot catch."""
-    PR_SET_PDEATHSIG = 1
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    prepare = end_with_owner if sys.platform == "linux" else None
+    environment = {**os.environ, **environment}
+    return subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=prepare, **options)
 
 
 def _wait_for(process: subprocess.Popen[bytes], url: str, log: Path, patience: float) -> None:
@@ -192,12 +195,12 @@ def _wait_for(process: subprocess.Popen[bytes], url: str, log: Path, patience: f
     raise StackError(f"a server did not start; {log} ends with:\n{log.read_text(errors='replace')[-1000:]}")
 
 
-def _stop(process: subprocess.Popen[bytes], politely: signal.Signals) -> None:
+def _stop(process: subprocess.Popen[bytes], ending: signal.Signals) -> None:
     """End a process and whatever it started. A second Ctrl-C waits until that is done."""
     impatient = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
     waiting = signal.pthread_sigmask(signal.SIG_BLOCK, impatient)
     try:
-        process.send_signal(politely)
+        process.send_signal(ending)
         process.wait(GRACE_SECONDS)
     except subprocess.TimeoutExpired:
         pass

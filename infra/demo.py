@@ -1,0 +1,154 @@
+"""A night of rainy footage, from a bucket to a bucket, all on this machine.
+
+    make demo
+
+starts an object store on loopback, fills a bucket with clips and stills in seeded rain and one broken
+file, and runs the nightly job on it as anyone would. The job brings its own Ray and writes to an MLflow
+database. At the end everything is stopped; what is worth a look is kept.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tyro
+
+from infra import footage
+from infra.footage import Item, Pixels
+from infra.stack import StackError, object_store, ray_on_loopback, stop_on_signals, task
+from pipelines import manifest, storage
+from pipelines.manifest import RESTORED, Manifest, Verdict
+from pipelines.video import read_runs
+from spair_core.images import decode
+from spair_core.metrics import psnr_y
+
+JOB = Path(__file__).parents[1] / "jobs" / "nightly_derain.py"
+NIGHT = "2026-11-20"
+SOURCE, DESTINATION = "s3://dashcams", "s3://dashcams-dry"
+SHOWN_CLIP, SHOWN_STILL = "front/drive.mp4", "stills/temple.jpg"
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """What the demo runs with."""
+
+    model: str = "rain-light"
+    """A file, a URI, or the name of shipped weights."""
+    folder: Path = Path(".demo")
+    """Emptied first; afterwards it holds the results, the buckets and MLflow's database."""
+    seed: int = 0
+    """Of the rain."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What became of an item; PSNR on Y, in dB, against the clean original."""
+
+    verdict: Verdict
+    before: float
+    after: float
+
+
+def main() -> None:
+    """Run the demo."""
+    config = tyro.cli(DemoConfig, description=__doc__)
+    stop_on_signals()
+    started = time.monotonic()
+    try:
+        demonstrate(config)
+    except StackError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted; everything is stopped")
+    print(f"\nDone in {time.monotonic() - started:.0f} s; everything that was started is stopped.")
+
+
+def demonstrate(config: DemoConfig) -> None:
+    """Fill the bucket, run the job, show what became of it. Raises StackError where the job fails."""
+    folder = config.folder.resolve()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    with object_store(folder / "buckets", buckets=("dashcams", "dashcams-dry")) as store:
+        os.environ.update(store)
+        print(f"Object store at {store['AWS_ENDPOINT_URL']}; making {SOURCE}/{NIGHT} ...", flush=True)
+        items = list(footage.night(config.seed))
+        for item in items:
+            storage.write_bytes(storage.join(SOURCE, NIGHT, item.key), item.data)
+        run_job(config, folder, store)
+        report(items, folder)
+    tell_where(config.folder)
+
+
+def run_job(config: DemoConfig, folder: Path, store: Mapping[str, str]) -> None:
+    """The nightly job in a process of its own, with a Ray that keeps to itself."""
+    flags = ["--source", SOURCE + "/{night}", "--destination", DESTINATION + "/{night}", "--night", NIGHT]
+    flags += ["--model", config.model, "--actors", str(min(4, os.cpu_count() or 1)), "--panels", "8"]
+    tracking = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    print(f"$ python jobs/{JOB.name} {' '.join(flags)}", flush=True)
+    with ray_on_loopback() as private:
+        # MLflow keeps its files in the working directory.
+        status = task([sys.executable, str(JOB), *flags], {**store, **tracking, **private}, folder)
+    if status:
+        raise StackError(f"the job ended with status {status}; what it printed is above")
+
+
+def report(items: list[Item], folder: Path) -> None:
+    """Print the table, and copy what is shown out of the bucket."""
+    result = storage.join(DESTINATION, NIGHT)
+    verdicts = {verdict.key: verdict for verdict in Manifest(result)}
+    print(f"\n{'item':<20} {'verdict':<9} {'degraded':>8} {'PSNR before':>12} {'after':>9}")
+    for item in items:
+        print(_line(_row(item, verdicts[item.key])))
+    panel = f"{SHOWN_STILL.replace('/', '_')}.png"
+    storage.download(storage.join(result, manifest.FOLDER, "panels", panel), folder / "before-after.png")
+    storage.download(storage.join(SOURCE, NIGHT, SHOWN_CLIP), folder / "rainy.mp4")
+    storage.download(storage.join(result, SHOWN_CLIP), folder / "restored.mp4")
+
+
+def _row(item: Item, verdict: Verdict) -> Row:
+    if verdict.verdict != RESTORED:
+        return Row(verdict, np.nan, np.nan)
+    restored = storage.read_bytes(verdict.output_uri)
+    return Row(verdict, _psnr(item.key, item.data, item.clean), _psnr(item.key, restored, item.clean))
+
+
+def _psnr(key: str, data: bytes, clean: Pixels) -> float:
+    """The mean over the frames of a file."""
+    return float(np.mean([psnr_y(a, b) for a, b in zip(_frames(key, data), clean, strict=True)]))
+
+
+def _frames(key: str, data: bytes) -> Pixels:
+    if not key.endswith(".mp4"):
+        return decode(data).pixels[None]
+    with tempfile.NamedTemporaryFile(suffix=Path(key).suffix) as file:
+        file.write(data)
+        file.flush()
+        return np.concatenate([run.pixels for run in read_runs(Path(file.name))])
+
+
+def _line(row: Row) -> str:
+    verdict = row.verdict
+    start = f"{verdict.key:<20} {verdict.verdict:<9}"
+    if verdict.verdict != RESTORED:
+        return f"{start} {verdict.reason}"
+    return f"{start} {verdict.degraded_share:>8.1%} {row.before:>9.2f} dB {row.after:>6.2f} dB"
+
+
+def tell_where(folder: Path) -> None:
+    """Print what to look at."""
+    print(f"\nbefore and after   {folder}/before-after.png")
+    print(f"a clip and its restoration   {folder}/rainy.mp4  {folder}/restored.mp4")
+    print("the run in MLflow, at http://127.0.0.1:5000 after")
+    print(f"  .venv/bin/mlflow server --backend-store-uri sqlite:///{folder}/mlflow.db")
+
+
+if __name__ == "__main__":
+    main()
