@@ -1,0 +1,109 @@
+"""What the tests share: pictures, a tiny model, a real S3 server, a real Ray cluster, a real MLflow store."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+torch.set_num_threads(1)
+
+NUMBERS = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def photos() -> list[np.ndarray]:
+    """Photographs that scikit-image ships, uint8 [H, W, 3]."""
+    import skimage.data
+
+    return [skimage.data.coffee(), skimage.data.chelsea(), skimage.data.rocket(), skimage.data.astronaut()]
+
+
+@pytest.fixture(scope="session")
+def tiny_config():
+    """A network small enough to run in milliseconds."""
+    from spair_core.localization import LocalizerConfig
+    from spair_core.network import NetworkConfig
+    from spair_core.restoration import RestorerConfig
+
+    return NetworkConfig(
+        LocalizerConfig(
+            channels=(8, 8, 8), growth=(4, 4, 4), encoder_layers=(1, 1, 1), decoder_layers=(1, 1)
+        ),
+        RestorerConfig(
+            channels=(8, 8, 8),
+            growth=(4, 4, 4),
+            layers=(1, 1, 1),
+            full_channels=4,
+            sparse_growth=(4, 4, 4, 4),
+        ),
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tiny_config) -> bytes:
+    """A saved model of that network, seeded."""
+    from spair_core import weights
+    from spair_core.network import Spair
+
+    torch.manual_seed(0)
+    return weights.save(Spair(tiny_config), weights.ModelCard(tiny_config, "rain", 0.05, {"from": "tests"}))
+
+
+@pytest.fixture(scope="session")
+def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A real S3 server on loopback, in the environment of this process and of what it starts."""
+    from infra import stack
+
+    folder = tmp_path_factory.mktemp("s3") / "store"
+    with stack.object_store(folder, buckets=("tests",)) as environment:
+        before = dict(os.environ)
+        os.environ.update(environment)
+        yield
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@pytest.fixture
+def s3(object_store: None) -> str:
+    """A prefix of a bucket that no other test uses."""
+    return f"s3://tests/{next(NUMBERS):03d}"
+
+
+@pytest.fixture(scope="session")
+def cluster(object_store: None) -> Iterator[None]:
+    """A local Ray cluster of two CPUs, whose workers reach the object store."""
+    import ray
+
+    from pipelines import cluster as ray_cluster
+
+    ray_cluster.connect(2)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database with its schema: making one takes seconds, copying one does not."""
+    import mlflow
+
+    path = tmp_path_factory.mktemp("mlflow") / "empty.db"
+    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def mlflow_store(empty_mlflow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An MLflow store of this test's own."""
+    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.chdir(tmp_path)
+    return uri
