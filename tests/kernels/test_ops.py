@@ -230,8 +230,8 @@ def test_arguments_that_do_not_fit_are_refused():
         sc_block(rows, made, [weights[0], weights[0], weights[2]], biases, out_weight, out_bias)
     with pytest.raises(ValueError, match="blend"):
         snl_step(rows, keys, torch.rand(rows.shape[0], 3, dtype=torch.float64), made, 1.0)
+    bare = build_index(mask, non_local=False)
     with pytest.raises(ValueError, match="line tables"):
-        bare = build_index(mask, non_local=False)
         snl_step(rows, keys, torch.rand(rows.shape[0], 4, dtype=torch.float64), bare, 1.0)
     with pytest.raises(ValueError, match="mask must be bool"):
         sfm(features, mask.float(), eps=1e-3, max_ratio=4.0, fade=0.0)
