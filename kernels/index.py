@@ -24,15 +24,16 @@ class ActiveIndex:
     `mask` bool [N, 1, H, W]; `active` [n] and `clean` [m] flat positions (picture*H*W + y*W + x),
     ascending, int64. `neighbours` [n, 9]: for each active cell the numbers of the active cells in
     its 3x3 window in raster order, n where there is none; empty ([0, 9]) where the mask is so full
-    that SC takes its dense form. `row_lines` and `column_lines`: SNL's line tables.
+    that SC takes its dense form. `row_lines` and `column_lines`: SNL's line tables, None where they
+    were not asked for.
     """
 
     mask: Tensor
     active: Tensor
     clean: Tensor
     neighbours: Tensor
-    row_lines: tuple[Tensor, ...]
-    column_lines: tuple[Tensor, ...]
+    row_lines: tuple[Tensor, ...] | None
+    column_lines: tuple[Tensor, ...] | None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -61,8 +62,7 @@ def build_index(mask: Tensor, *, non_local: bool = True) -> ActiveIndex:
     numbers[active] = torch.arange(active.numel(), device=mask.device)
     numbers[clean] = torch.arange(clean.numel(), device=mask.device)
     numbers = numbers.view(cells.shape)
-    row_lines: tuple[Tensor, ...] = ()
-    column_lines: tuple[Tensor, ...] = ()
+    row_lines = column_lines = None
     if non_local:
         row_lines = _line_chunks(cells, numbers, active.numel(), clean.numel())
         column_lines = _line_chunks(

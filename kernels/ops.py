@@ -56,7 +56,7 @@ def snl_step(queries: Tensor, keys: Tensor, blend: Tensor, index: ActiveIndex, s
     _check_rows("keys", keys, index.clean.numel(), index)
     _check_shape("keys", keys, (keys.shape[0], queries.shape[1]), queries)
     _check_shape("blend", blend, (queries.shape[0], 4), queries)
-    if not index.row_lines and index.active.numel() and index.clean.numel() and not index.column_lines:
+    if index.row_lines is None or index.column_lines is None:
         raise ValueError("the index has no line tables: build it with build_index(mask, non_local=True)")
     return _snl_step(queries, keys, blend, list(index.row_lines), list(index.column_lines), scale)
 

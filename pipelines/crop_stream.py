@@ -113,9 +113,9 @@ def to_batch(arrays: dict[str, NDArray[Any]]) -> Batch:
     """uint8 [N, H, W, 3] and bool [N, H, W] columns -> tensors of the network's range and layout."""
 
     def pictures(name: str) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(arrays[name])).permute(0, 3, 1, 2).float() / 255
+        return torch.tensor(arrays[name]).permute(0, 3, 1, 2).float() / 255
 
-    mask = torch.from_numpy(np.ascontiguousarray(arrays["mask"]))[:, None].float()
+    mask = torch.tensor(arrays["mask"])[:, None].float()
     return Batch(pictures("degraded"), pictures("clean"), mask)
 
 

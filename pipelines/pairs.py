@@ -49,6 +49,7 @@ def discover_pairs(uri: str) -> Listing:
     """The pairs below `uri`. Raises StorageError where it has no `input/` and `target/`."""
     roles = {"input": "input", "target": "target"} | dict.fromkeys(MASK_FOLDERS, "mask")
     found: dict[str, dict[str, StoredObject]] = {"input": {}, "target": {}, "mask": {}}
+    twins: set[tuple[str, str]] = set()
     left_out: list[tuple[str, str]] = []
     for item in storage.list_objects(uri):
         folder, _, rest = item.key.partition("/")
@@ -59,11 +60,15 @@ def discover_pairs(uri: str) -> Listing:
         if suffix.lower() not in images.SUFFIXES:
             left_out.append((item.key, "not a picture by its ending"))
         elif stem in found[role]:
+            # Which of the two was meant cannot be known, so neither is taken.
             left_out.append((item.key, f"has the same stem as {found[role][stem].key}"))
+            twins.add((role, stem))
         else:
             found[role][stem] = item
     if not found["input"] or not found["target"]:
         raise StorageError(f"{uri}: pairs are expected as {uri}/input/NAME.png and {uri}/target/NAME.png")
+    for role, stem in sorted(twins):
+        left_out.append((found[role].pop(stem).key, "shares its stem with another file"))
     return _paired(found, left_out)
 
 

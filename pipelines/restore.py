@@ -44,6 +44,8 @@ BLOCK_BYTES = 48 << 20
 """Rows travel in blocks of about this size: one run of frames."""
 BLOCKS = 512
 FLUSH_SECONDS = 5.0
+SPARE = 3
+"""Items that may give a panel, for each that is kept: some of them may be broken."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,12 @@ class RestoreConfig:
     """Before/after pictures to keep."""
     experiment: str = "spair-restoration"
     """MLflow experiment."""
+
+    def __post_init__(self) -> None:
+        if self.tile < 2 * inference.OVERLAP:
+            raise ValueError(f"tile must be at least {2 * inference.OVERLAP} pixels, not {self.tile}")
+        if not 1 <= self.quality <= 100 or self.actors < 1:
+            raise ValueError("quality is a number from 1 to 100, actors at least 1")
 
     @property
     def options(self) -> str:
@@ -182,9 +190,9 @@ def _plan(
             summary.verdicts.append(verdict)
         else:
             todo.append({"key": item.key, "uri": item.uri, "identity": item.identity, "kind": kind})
-    for item_todo in sorted(todo, key=lambda t: hashlib.sha256(t["key"].encode()).digest())[: config.panels]:
-        item_todo["panel"] = True
-    return [{"panel": False, **item_todo} for item_todo in todo], summary
+    by_chance = sorted(todo, key=lambda item: hashlib.sha256(item["key"].encode()).digest())
+    shown = {item["key"] for item in by_chance[: SPARE * config.panels]}
+    return [{**item, "panel": item["key"] in shown} for item in todo], summary
 
 
 def _verdict(item: StoredObject, kind: str, verdict: str, reason: str) -> Verdict:
@@ -396,12 +404,13 @@ class _Ledger:
         self.open: dict[str, _Open] = {}
         self.joins: dict[ray.ObjectRef, tuple[str, dict[str, Any]]] = {}
         self.settled: set[str] = set()
+        self.panels = 0
         self.started = self.flushed = time.monotonic()
 
     def take(self, row: dict[str, Any]) -> None:
         """One finished piece."""
         key = row["key"]
-        if row["panel_png"]:
+        if row["panel_png"] and self.panels < self.config.panels:
             self._keep_panel(key, row["panel_png"])
         if key not in self.settled:
             if row["error"] or row["kind"] == PICTURE:
@@ -477,6 +486,7 @@ class _Ledger:
         self.summary.verdicts.append(verdict)
 
     def _keep_panel(self, key: str, png: bytes) -> None:
+        self.panels += 1
         name = f"{key.replace('/', '_')}.png"
         storage.write_bytes(storage.join(self.config.destination, manifest.FOLDER, "panels", name), png)
         self.run.log_bytes(f"panels/{name}", png)

@@ -26,7 +26,10 @@ from av.video.reformatter import ColorRange, Colorspace
 from numpy.typing import NDArray
 
 SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm"})
-"""File name endings of clips; the result has the same container. All but WebM (VP9) hold H.264."""
+"""File name endings of clips; the result has the same container."""
+
+CODECS = {".webm": "libvpx-vp9", ".avi": "mpeg4"}
+"""What is not H.264: WebM must be VP9, and an AVI, which has no time stamps, delays H.264 when played."""
 
 RUN_FRAMES = 32
 RUN_BYTES = 32 << 20
@@ -133,7 +136,8 @@ def _stamped(container: InputContainer) -> Iterator[tuple[av.VideoFrame, int]]:
 
 
 def _check_complete(container: InputContainer, count: int, end: float) -> None:
-    promised = container.streams.video[0].frames
+    # Only the index of an MP4 or MOV is a promise; an AVI's counts empty frames too.
+    promised = container.streams.video[0].frames if "mp4" in container.format.name else 0
     if count == 0:
         raise ClipError("no frame of it can be decoded")
     if count < promised - max(2, promised // 100):
@@ -147,7 +151,7 @@ def _check_complete(container: InputContainer, count: int, end: float) -> None:
 def _format(container: InputContainer, frame: av.VideoFrame, suffix: str) -> ClipFormat:
     stream = container.streams.video[0]
     return ClipFormat(
-        codec="libvpx-vp9" if suffix == ".webm" else "libx264",
+        codec=CODECS.get(suffix, "libx264"),
         time_base=stream.time_base or Fraction(1, 90000),
         rate=stream.average_rate or stream.guessed_rate or Fraction(25),
         aspect=stream.sample_aspect_ratio or Fraction(0, 1),
@@ -182,8 +186,9 @@ def encode_run(run: FrameRun, config: EncodeConfig) -> bytes:
     with av.open(stream_bytes, "w", format=SEGMENT_FORMAT) as container:
         stream: Any = container.add_stream(format.codec, rate=format.rate)
         height, width = run.pixels.shape[1:3]
-        # Chroma at half resolution needs even sides.
-        stream.pix_fmt = "yuv420p" if height % 2 == width % 2 == 0 else "yuv444p"
+        # For H.264 and VP9, chroma at half resolution needs even sides.
+        even = height % 2 == width % 2 == 0
+        stream.pix_fmt = "yuv420p" if even or format.codec == "mpeg4" else "yuv444p"
         stream.width, stream.height = width, height
         context = stream.codec_context
         context.time_base, context.max_b_frames, context.thread_count = format.time_base, 0, 1
@@ -201,6 +206,8 @@ def encode_run(run: FrameRun, config: EncodeConfig) -> bytes:
 def _options(codec: str, config: EncodeConfig) -> dict[str, str]:
     if codec == "libx264":
         return {"crf": str(config.crf), "preset": config.preset}
+    if codec == "mpeg4":
+        return {"qmin": "2", "qmax": "3", "b": "100000000"}
     # Without hidden reference frames, packets and frames stay one to one.
     return {
         "crf": str(config.crf),

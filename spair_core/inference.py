@@ -35,7 +35,7 @@ def restore(model: Spair, pixels: NDArray[np.uint8], *, tile: int = 1024) -> Res
     if tile < 2 * OVERLAP:
         raise ValueError(f"tile must be at least {2 * OVERLAP} pixels, not {tile}")
     device = next(model.parameters()).device
-    pictures = torch.from_numpy(np.ascontiguousarray(pixels)).to(device).permute(0, 3, 1, 2).float() / 255
+    pictures = torch.tensor(pixels, device=device).permute(0, 3, 1, 2).float() / 255
     restored, mask = _tiled(model, pictures, tile)
     quantized = (restored.clamp(0, 1) * 255).round().to(torch.uint8)
     return Restored(quantized.permute(0, 2, 3, 1).cpu().numpy(), mask[:, 0].cpu().numpy())

@@ -30,6 +30,10 @@ def mixed_batch():
     )
 
 
+def one_full_one_empty():
+    return torch.stack([torch.ones(1, 6, 7).bool(), torch.zeros(1, 6, 7).bool()])
+
+
 def half_plane():
     mask = torch.zeros(1, 1, 6, 6, dtype=torch.bool)
     mask[..., :3] = True  # nothing clean to the left, and nothing above or below
@@ -45,6 +49,7 @@ MASKS = {
     "odd": random_mask(2, 9, 7, 0.3),
     "dense form": random_mask(1, 9, 7, 0.9),
     "mixed batch": mixed_batch(),
+    "no line with both": one_full_one_empty(),
     "no clean direction": half_plane(),
 }
 

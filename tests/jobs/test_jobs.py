@@ -1,0 +1,199 @@
+"""The jobs as their users run them: flags, exit codes, error lines, tables."""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jobs import entry, evaluate, nightly_derain, promote
+from pipelines import evaluation, models, promotion, storage, tracking
+from pipelines.evaluation import EvaluateConfig, SetResult, WorstGain
+from pipelines.promotion import PromoteConfig, decide
+from spair_core import weights
+from spair_core.images import encode_png
+from spair_core.masks import mask_from_pair
+
+PROJECT = Path(__file__).resolve().parents[2]
+JOBS = sorted(
+    path.name for path in (PROJECT / "jobs").glob("*.py") if path.name not in ("__init__.py", "entry.py")
+)
+
+
+@dataclass(frozen=True)
+class Config:
+    number: int = 1
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code"), [(None, 0), (3, 3), (ValueError("bad thing"), 2), (KeyboardInterrupt(), 130)]
+)
+def test_exit_codes_and_error_lines(outcome, code, monkeypatch, capsys):
+    def job(config):
+        assert config.number == 7
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    monkeypatch.setattr(sys, "argv", ["job", "--number", "7"])
+    with pytest.raises(SystemExit) as ended:
+        entry.run(job, Config, "a job")
+    assert ended.value.code == code
+    if code == 2:
+        assert capsys.readouterr().err == "error: bad thing\n"
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_every_job_explains_itself(job):
+    shown = subprocess.run(
+        [sys.executable, f"jobs/{job}", "--help"], cwd=PROJECT, capture_output=True, text=True, timeout=120
+    )
+    assert shown.returncode == 0, shown.stderr
+    assert "--" in shown.stdout
+
+
+def test_the_night_is_put_into_the_locations():
+    config = nightly_derain.NightlyConfig("s3://a/{night}", "s3://b/{night}/dry", night="2026-11-20")
+    assert config.restoration().source == "s3://a/2026-11-20"
+    assert config.restoration().destination == "s3://b/2026-11-20/dry"
+    with pytest.raises(ValueError, match="isoformat"):
+        nightly_derain.NightlyConfig("a", "b", night="yesterday").restoration()
+
+
+@pytest.fixture
+def pairs(photos, s3, rainy):
+    for name, shift in (("set1", 0), ("set2", 60)):
+        for i in range(2):
+            clean = photos[i][shift : shift + 48, :64]
+            storage.write_bytes(f"{s3}/{name}/input/{i}.png", encode_png(rainy(clean)))
+            storage.write_bytes(f"{s3}/{name}/target/{i}.png", encode_png(clean))
+    storage.write_bytes(f"{s3}/set1/input/bad.png", b"nonsense")
+    storage.write_bytes(f"{s3}/set1/target/bad.png", b"nonsense")
+    return s3
+
+
+@pytest.fixture
+def rainy():
+    from spair_core.rain import SPARSE, RainConfig, add_rain
+
+    return lambda clean: add_rain(
+        clean, np.random.default_rng(0), RainConfig(families=(SPARSE,), weights=(1,), dry=0, haze=0)
+    )[0]
+
+
+@pytest.mark.cluster
+def test_evaluate_prints_a_table_and_writes_json(cluster, pairs, tiny_weights, capsys):
+    storage.write_bytes(f"{pairs}/model", tiny_weights)
+    evaluate.main(
+        EvaluateConfig((f"{pairs}/set1", f"{pairs}/set2"), f"{pairs}/model", json=f"{pairs}/out.json")
+    )
+    first, second = json.loads(storage.read_bytes(f"{pairs}/out.json"))
+    assert (first["name"], first["count"], second["name"], second["count"]) == ("set1", 2, "set2", 2)
+    assert "bad" in first["rejected"][0][0]
+    assert 0 <= first["mask_precision"] <= 1
+    assert first["worst_gain_y"]["key"] in ("0", "1")
+    shown = capsys.readouterr().out
+    assert "set2" in shown
+    assert "rejected: set1/bad" in shown
+
+    def numbers(key):
+        from spair_core import images, inference, metrics
+
+        read = [
+            images.decode(storage.read_bytes(f"{pairs}/set2/{side}/{key}.png")).pixels
+            for side in ("input", "target")
+        ]
+        restored = inference.restore(weights.load(tiny_weights)[0], read[0][None])
+        true = mask_from_pair(read[0], read[1], 0.05)
+        return metrics.psnr_y(restored.pixels[0], read[1]), metrics.mask_scores(restored.mask[0], true)[1]
+
+    by_hand = [numbers(key) for key in ("0", "1")]
+    assert second["psnr_y"] == pytest.approx(np.mean([n[0] for n in by_hand]))
+    assert second["mask_recall"] == pytest.approx(np.mean([n[1] for n in by_hand]))
+
+
+def result(name, psnr, count=5, before=25.0):
+    return SetResult(name, count, psnr, 0.9, psnr, 0.9, before, WorstGain("a", 0), 1, 1, 0.1, 1)
+
+
+def test_decisions():
+    def decided(candidate, champion):
+        return decide(candidate, champion, margin=0.05, tolerance=0.1)
+
+    better = decided([result("a", 31), result("b", 30)], [result("a", 30), result("b", 30)])
+    assert better.promote
+    assert "+0.50 dB" in better.reason
+    assert not decided([result("a", 30.01)], [result("a", 30)]).promote
+    worse_once = decided([result("a", 35), result("b", 29)], [result("a", 30), result("b", 30)])
+    assert not worse_once.promote
+    assert "on b" in worse_once.reason
+    assert decided([result("a", 26)], None).promote
+    assert not decided([result("a", 24)], None).promote
+    with pytest.raises(ValueError, match="judged 5 pictures for one and 4"):
+        decided([result("a", 26)], [result("a", 26, count=4)])
+
+
+def test_promotion_moves_the_alias_and_says_why(mlflow_store, tiny_weights, monkeypatch, capsys):
+    card = weights.read_card(tiny_weights)
+    with tracking.run("models", "two versions") as run:
+        versions = [tracking.register_model("rain", tiny_weights, card, run=run, tags={}) for _ in range(2)]
+    scores = {f"models:/rain/{versions[0]}": 30.0, f"models:/rain/{versions[1]}": 29.0}
+    monkeypatch.setattr(evaluation, "evaluate", lambda _, model: [result("a", scores[model.uri])])
+    assert promotion.evaluation is evaluation
+
+    def promoted(candidate):
+        return promote.main(PromoteConfig(candidate, ("anything",)))
+
+    assert promoted("models:/rain/1") == 0
+    assert models.champion("rain", "champion") == 1
+    assert promoted("models:/rain/2") == 3
+    assert models.champion("rain", "champion") == 1
+    assert "not promoted: -1.00 dB against the champion" in capsys.readouterr().out
+    tags = tracking.client().get_model_version("rain", "2").tags
+    assert tags["promotion.decision"] == "refused"
+    assert models.resolve("models:/rain@champion").data == tiny_weights
+
+    for spec, words in (
+        ("models:/rian@champion", "there are: rain"),
+        ("models:/rain@winner", "it has versions .1, 2., aliases @champion"),
+        ("models:/rain/9", "no such version"),
+        ("nothing.safetensors", "neither a file"),
+    ):
+        with pytest.raises(models.ModelError, match=words):
+            models.resolve(spec)
+    with pytest.raises(models.ModelError, match="only a registered version"):
+        promoted("rain-light")
+
+
+def test_an_mlflow_that_does_not_answer_is_named(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with (
+        pytest.raises(tracking.TrackingError, match=r"127.0.0.1:9.*MLFLOW_TRACKING_URI"),
+        tracking.run("a", "b"),
+    ):
+        pass
+
+
+def test_runs_are_resumed_by_name_and_marked_when_they_fail(mlflow_store):
+    def fails():
+        with tracking.run("nights", "s3://dry") as run:
+            run.log_params({"a": {"b": 1}})
+            raise ValueError("broke")
+
+    with pytest.raises(ValueError, match="broke"):
+        fails()
+    store = tracking.client()
+    (broken,) = store.search_runs([store.get_experiment_by_name("nights").experiment_id])
+    assert broken.info.status == "FAILED"
+    with tracking.run("nights", "s3://dry") as run:
+        run.log_params({"a": {"b": 1}, "c": 2})
+    with tracking.run("nights", "s3://dry") as later:
+        pass
+    assert run.run_id == broken.info.run_id != later.run_id
+    again = store.get_run(run.run_id)
+    assert again.info.status == "FINISHED"
+    assert again.data.params == {"a.b": "1", "c": "2"}
