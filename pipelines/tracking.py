@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
@@ -162,7 +163,9 @@ def register_model(name: str, data: bytes, card: ModelCard, *, run: Run, tags: M
     The version loads as pyfunc (a column `picture` of encoded pictures in, restored ones and the
     degraded share out) anywhere: it brings the project's code along, and its weights as safetensors.
     """
-    with explained(), tempfile.TemporaryDirectory() as temporary:
+    with explained(), tempfile.TemporaryDirectory() as temporary, warnings.catch_warnings():
+        # MLflow would like an example picture to be restored now; the signature says enough.
+        warnings.simplefilter("ignore", UserWarning)
         store = client()
         weights = Path(temporary) / WEIGHTS_FILE
         weights.write_bytes(data)

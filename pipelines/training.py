@@ -32,6 +32,7 @@ from spair_core.network import NetworkConfig, Spair
 from spair_core.panels import before_after
 
 CHECKPOINT = "learner.pt"
+MASK_SCORES = ("mask_precision", "mask_recall", "density")
 PANELS = 4
 """Validation pictures shown in MLflow."""
 PRESETS = {"light": network.light, "full": network.full, "paper": network.paper}
@@ -239,7 +240,7 @@ class _Worker:
         logged = {"epoch": epoch, "learning_rate": rate, **{f"train_{k}": v for k, v in totals.items()}}
         logged["steps_per_second"] = self.steps / (time.monotonic() - started)
         if self._validates(epoch):
-            logged |= self._validate(learner.best, epoch)
+            logged |= self._validate(learner, epoch)
         self._report(epoch, learner, logged)
 
     def _validates(self, epoch: int) -> bool:
@@ -268,9 +269,9 @@ class _Worker:
             torch.save(state, Path(folder) / CHECKPOINT)
             ray.train.report(logged, checkpoint=Checkpoint.from_directory(folder))
 
-    def _validate(self, model: Spair, epoch: int) -> dict[str, float]:
-        """Means over the validation pictures."""
-        model.eval()
+    def _validate(self, learner: Learner, epoch: int) -> dict[str, float]:
+        """Means over the validation pictures; before Net_R has learnt, only those of the mask."""
+        model = learner.best.eval()
         scores: list[dict[str, float]] = []
         rows = (row for group in self.held_out for row in read_row_group(group))
         for number, row in enumerate(islice(rows, self.config.validation_limit)):
@@ -281,7 +282,8 @@ class _Worker:
                 panel = before_after(degraded, result.pixels[0], result.mask[0], example.clean)
                 self.run.log_panel(f"epoch{epoch:04d}-{row['key'].replace('/', '_')}", panel)
         model.train()
-        return {f"val_{name}": float(np.mean([score[name] for score in scores])) for name in scores[0]}
+        names = MASK_SCORES if learner.phase == "localize" else scores[0].keys()
+        return {f"val_{name}": float(np.mean([score[name] for score in scores])) for name in names}
 
 
 def _scores(example: Example, degraded: NDArray[np.uint8], result: inference.Restored) -> dict[str, float]:
