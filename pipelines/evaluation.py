@@ -82,8 +82,9 @@ def evaluate(config: EvaluateConfig, model: ResolvedModel | None = None) -> list
     Raises ModelError, StorageError; ValueError where not one picture could be judged.
     """
     model = model or models.resolve(config.model)
+    items = pairs.list_examples(config.data, limit=config.limit)
     cluster.connect()
-    rows = _judged_rows(config, model)
+    rows = _judged_rows(config, model, items)
     names = sorted({row["set"] for row in rows})
     results = [_summarise(name, [row for row in rows if row["set"] == name]) for name in names]
     if not any(result.count for result in results):
@@ -92,10 +93,11 @@ def evaluate(config: EvaluateConfig, model: ResolvedModel | None = None) -> list
     return results
 
 
-def _judged_rows(config: EvaluateConfig, model: ResolvedModel) -> list[dict[str, Any]]:
+def _judged_rows(
+    config: EvaluateConfig, model: ResolvedModel, items: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
     actor_cpus, task_cpus = cluster.cpu_shares(config.actors, gpus=config.num_gpus)
-    examples = pairs.examples(config.data, limit=config.limit, num_cpus=task_cpus)
-    judged = examples.map(
+    judged = pairs.examples(items, num_cpus=task_cpus).map(
         _Judge,
         fn_constructor_kwargs={"model": model.data, "tile": config.tile},
         compute=ray.data.ActorPoolStrategy(size=config.actors),

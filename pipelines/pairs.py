@@ -120,14 +120,18 @@ def read_pair(files: PairFiles, labels: Labels) -> dict[str, Any]:
     return {**row, "height": height, "width": width}
 
 
-def examples(uris: Sequence[str], *, limit: int | None = None, num_cpus: float = 1.0) -> ray.data.Dataset:
-    """Shard rows for evaluation, lazily, from shards, folders of pairs, or folders of such folders.
+def list_examples(uris: Sequence[str], *, limit: int | None = None) -> list[dict[str, Any]]:
+    """What there is to judge on: items for `examples`, from shards, folders of pairs, or folders of those.
 
-    Each row has a column `error`: why it cannot be used, or null. `limit` bounds the pictures of a
-    set of pairs, and the row groups of shards so that at least as many remain. Raises StorageError.
+    `limit` bounds the pictures of a set of pairs, and the row groups of shards so that at least as
+    many remain. Raises StorageError.
     """
-    items = [item for uri in uris for item in _items(uri, limit)]
-    stream = ray.data.from_items(items, override_num_blocks=min(len(items), 256))
+    return [item for uri in uris for item in _items(uri, limit)]
+
+
+def examples(items: Sequence[dict[str, Any]], *, num_cpus: float = 1.0) -> ray.data.Dataset:
+    """Shard rows of the items, lazily, with a column `error`: why a row cannot be used, or null."""
+    stream = ray.data.from_items(list(items), override_num_blocks=min(len(items), 256))
     return stream.flat_map(_rows_of_item, num_cpus=num_cpus)
 
 
