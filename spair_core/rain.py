@@ -1,9 +1,9 @@
 """Rain streaks on clean pictures, with their exact mask, drawn from a seeded generator.
 
-A picture gets one of several families of rain, after the sets that such models are judged on:
-sparse streaks of one direction, dense layers that cross, long broad streaks, faint drizzle. A
-layer's streaks share an angle (with a little jitter), and each has its own length, width and
-brightness. `StreakLayers` lays real streaks, taken from pairs, over other pictures.
+A picture gets one of several families of rain, matched to pairs of the sets that such models are
+judged on: light streaks of one direction, heavy layers that cross, dense soft rain, broad near
+streaks, drizzle. Layers go from far to near: near streaks are longer, broader, brighter and fewer.
+`StreakLayers` lays real streaks, taken from pairs, over other pictures.
 """
 
 from __future__ import annotations
@@ -13,20 +13,21 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from spair_core.masks import THRESHOLD, mask_from_pair
 
 Range = tuple[float, float]
-STEP = 0.7
-"""Distance in pixels between the points of which a streak is drawn."""
+Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Family:
-    """One kind of rain; every value is drawn uniformly from its range.
+    """One kind of rain; every value is drawn from its range.
 
     `coverage` is the share of the picture that all streaks together would cover if none overlapped;
-    angles are degrees from vertical, lengths and widths pixels, brightness a share of the range.
+    angles are degrees from vertical, lengths, widths and `softness` (of the edges) pixels,
+    brightness a share of the range, `taper` the share of a streak over which each end fades.
     """
 
     layers: tuple[int, int]
@@ -35,30 +36,90 @@ class Family:
     length: Range
     width: Range
     brightness: Range
+    softness: Range = (1.0, 1.5)
+    taper: Range = (0.1, 0.4)
     angle_spread: float = 3.0
+    """Standard deviation of a layer's angles."""
     crossing: float = 0.0
+    """Mean angle between the first layer and another; a few cross at far greater ones."""
+    variety: float = 0.35
+    """Standard deviation of the logarithm of a layer's lengths."""
+    screen: float = 0.2
+    """Share of pictures whose streaks are blended by screening instead of addition."""
 
 
-SPARSE = Family((1, 1), (0.02, 0.25), (-40, 40), (8, 40), (0.8, 2.2), (0.12, 0.7))
-HEAVY = Family((2, 5), (0.3, 1.2), (-45, 45), (12, 70), (0.8, 2.6), (0.1, 0.6), crossing=18.0)
-BROAD = Family((1, 3), (0.1, 0.6), (-45, 45), (15, 90), (1.5, 4.5), (0.08, 0.5), crossing=8.0)
-DRIZZLE = Family((1, 3), (0.03, 0.4), (-30, 30), (4, 18), (0.6, 1.4), (0.06, 0.3), angle_spread=6.0)
+LIGHT = Family(
+    layers=(1, 1),
+    coverage=(0.03, 0.25),
+    angle=(-40, 40),
+    length=(18, 80),
+    width=(0.8, 2.2),
+    brightness=(0.08, 0.45),
+    softness=(1.2, 2.2),
+    angle_spread=1.5,
+)
+HEAVY = Family(
+    layers=(2, 4),
+    coverage=(0.3, 1.8),
+    angle=(-25, 25),
+    length=(25, 140),
+    width=(0.9, 2.4),
+    brightness=(0.12, 0.36),
+    softness=(1.0, 1.6),
+    taper=(0.02, 0.3),
+    angle_spread=1.2,
+    crossing=7.0,
+    screen=0.05,
+)
+DENSE = Family(
+    layers=(2, 3),
+    coverage=(0.5, 2.2),
+    angle=(-50, 50),
+    length=(12, 45),
+    width=(0.9, 2.4),
+    brightness=(0.05, 0.22),
+    softness=(1.2, 2.5),
+    taper=(0.2, 0.5),
+    screen=0.85,
+)
+BROAD = Family(
+    layers=(1, 3),
+    coverage=(0.03, 0.4),
+    angle=(-35, 35),
+    length=(18, 140),
+    width=(0.9, 4.5),
+    brightness=(0.1, 0.65),
+    softness=(1.0, 3.0),
+    taper=(0.15, 0.5),
+    crossing=3.0,
+    variety=0.5,
+    screen=0.6,
+)
+DRIZZLE = Family(
+    layers=(1, 3),
+    coverage=(0.03, 0.4),
+    angle=(-40, 40),
+    length=(6, 24),
+    width=(0.7, 1.8),
+    brightness=(0.06, 0.32),
+    angle_spread=5.0,
+)
 
 
 @dataclass(frozen=True)
 class RainConfig:
     """How often a picture gets which rain. Families are chosen with probability after `weights`."""
 
-    families: tuple[Family, ...] = (SPARSE, HEAVY, BROAD, DRIZZLE)
-    weights: tuple[float, ...] = (0.35, 0.3, 0.2, 0.15)
-    dry: float = 0.08
+    families: tuple[Family, ...] = (LIGHT, HEAVY, DENSE, BROAD, DRIZZLE)
+    weights: tuple[float, ...] = (0.25, 0.3, 0.2, 0.15, 0.1)
+    dry: float = 0.12
     """Share of pictures that stay as they are."""
     haze: float = 0.12
     """Share of pictures that get a veil as well."""
     haze_strength: float = 0.12
     """The veil's greatest opacity."""
-    screen: float = 0.3
-    """Share of pictures whose streaks are blended by screening instead of addition."""
+    screen: float | None = None
+    """Share of pictures whose streaks are blended by screening; None leaves it to the family."""
     threshold: float = THRESHOLD
     """Difference over which a pixel counts as degraded."""
 
@@ -66,9 +127,11 @@ class RainConfig:
 def add_rain(
     clean: NDArray[np.uint8], rng: np.random.Generator, config: RainConfig | None = None
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """uint8 [H, W, 3] -> the same in rain, and the mask bool [H, W] of pixels that it changed.
+    """uint8 [H, W, 3] -> the same in rain, and the mask bool [H, W] of its streaks.
 
-    The mask is `mask_from_pair`'s at `config.threshold`. The generator's state decides everything.
+    The mask is `mask_from_pair`'s at `config.threshold` between the picture with its streaks and
+    without them: a veil, which leaves no pixel clean to draw on, is not in it. The generator's state
+    decides everything.
     """
     config = config or RainConfig()
     if rng.random() < config.dry:
@@ -76,93 +139,120 @@ def add_rain(
     shares = np.asarray(config.weights) / sum(config.weights)
     family = config.families[rng.choice(len(config.families), p=shares)]
     streaks = draw_streaks((clean.shape[0], clean.shape[1]), rng, family)
-    haze = rng.uniform(0, config.haze_strength) if rng.random() < config.haze else 0.0
-    rainy = _blend(clean, streaks, rng, haze=haze, screen=rng.random() < config.screen)
-    return rainy, mask_from_pair(rainy, clean, config.threshold)
+    veiled = _veil(clean, rng, config.haze_strength) if rng.random() < config.haze else clean
+    screen = rng.random() < (family.screen if config.screen is None else config.screen)
+    rainy = _blend(veiled, streaks, screen=screen)
+    return rainy, mask_from_pair(rainy, veiled, config.threshold)
 
 
-def draw_streaks(size: tuple[int, int], rng: np.random.Generator, family: Family) -> NDArray[np.float32]:
+def draw_streaks(size: tuple[int, int], rng: np.random.Generator, family: Family) -> Floats:
     """Brightness [H, W] (a share of the range, not clipped) of one picture's streaks."""
     count = int(rng.integers(family.layers[0], family.layers[1] + 1))
     angle, coverage = rng.uniform(*family.angle), rng.uniform(*family.coverage) / count
     total = np.zeros(size, dtype=np.float32)
-    for _ in range(count):
-        turned = angle + rng.uniform(-family.crossing, family.crossing)
-        total += _draw_layer(size, rng, family, turned, coverage)
+    for number in range(count):
+        nearness = (number + rng.random()) / count
+        turned = angle + (rng.laplace(0, family.crossing) if number else 0.0)
+        if abs(turned) <= 45:
+            total += _draw_layer(size, rng, family, turned, coverage, nearness)
+        else:  # streaks are drawn row by row, so those nearer to the horizontal on their side
+            total += _draw_layer(size[::-1], rng, family, np.sign(turned) * 90 - turned, coverage, nearness).T
     return total
 
 
 def _draw_layer(
-    size: tuple[int, int], rng: np.random.Generator, family: Family, angle: float, coverage: float
-) -> NDArray[np.float32]:
-    # A layer is at one distance: its streaks are alike, near ones long, broad and few.
-    length, width = rng.uniform(*family.length), rng.uniform(*family.width)
-    brightness = rng.uniform(*family.brightness)
+    size: tuple[int, int],
+    rng: np.random.Generator,
+    family: Family,
+    angle: float,
+    coverage: float,
+    nearness: float,
+) -> Floats:
+    def between(values: Range) -> float:
+        return values[0] + (values[1] - values[0]) * (nearness + rng.random()) / 2
+
+    length, width, brightness = between(family.length), between(family.width), between(family.brightness)
     margin = length / 2
     area = (size[0] + 2 * margin) * (size[1] + 2 * margin)
-    count = max(1, int(coverage * area / (length * max(width, 1.0))))
-    lengths = length * rng.uniform(0.5, 1.5, count)
-    angles = np.deg2rad(angle + family.angle_spread * rng.standard_normal(count))
-    along = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    centres = rng.uniform((-margin, -margin), (size[0] + margin, size[1] + margin), (count, 2))
-    points = np.arange(-0.75 * length, 0.75 * length + STEP, STEP)
-    inside = np.clip((lengths[:, None] / 2 - np.abs(points)) / (0.2 * lengths[:, None]), 0, 1)
-    offsets, profile = _cross_section(width)
-    peak = brightness * rng.uniform(0.5, 1.3, count)
-    across = np.stack([-along[:, 1], along[:, 0]], axis=1)
-    at = (
-        centres[:, None, None]
-        + points[None, :, None, None] * along[:, None, None]
-        + offsets[None, None, :, None] * across[:, None, None]
+    count = max(1, round(coverage * area / (length * max(width, 1.0))))
+    angles = np.deg2rad(np.clip(angle + family.angle_spread * rng.standard_normal(count), -60, 60))
+    streaks = Streaks(
+        centres=rng.uniform((-margin, -margin), (size[0] + margin, size[1] + margin), (count, 2)),
+        angles=angles,
+        lengths=length * np.exp(family.variety * rng.standard_normal(count)),
+        peaks=brightness * rng.uniform(0.5, 1.3, count),
+        width=width,
+        softness=rng.uniform(*family.softness),
+        taper=rng.uniform(*family.taper),
     )
-    strength = (peak[:, None] * inside)[:, :, None] * profile
-    return _splat(at.reshape(-1, 2), strength.reshape(-1), size)
+    return streaks.drawn(size)
 
 
-def _cross_section(width: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Offsets across a streak and the strength of a point there, so that the middle adds up to one."""
-    reach = max(width, 1.0) - 0.5
-    count = 1 + 2 * int(np.ceil(reach / STEP / 2)) if width > 1 else 1
-    offsets = np.asarray((np.arange(count) - count // 2) * STEP, dtype=np.float64)
-    profile = np.exp(-0.5 * (offsets / (0.5 * width)) ** 2)
-    spacing = STEP if count > 1 else 1.2
-    return offsets, np.asarray(profile * STEP * spacing, dtype=np.float64)
+@dataclass(frozen=True)
+class Streaks:
+    """One layer: centres [K, 2] (y, x), angles (radians from vertical), lengths and peaks [K]."""
+
+    centres: NDArray[np.float64]
+    angles: NDArray[np.float64]
+    lengths: NDArray[np.float64]
+    peaks: NDArray[np.float64]
+    width: float
+    softness: float
+    taper: float
+
+    def drawn(self, size: tuple[int, int]) -> Floats:
+        """Their sum [H, W]: each row of a streak is a box of its width with soft edges."""
+        which, rows = self._rows(size[0])
+        cosines, slopes = (turn(self.angles).astype(np.float32) for turn in (np.cos, np.tan))
+        away = (rows - self.centres[which, 0]).astype(np.float32)
+        middles = self.centres[:, 1].astype(np.float32)[which] + away * slopes[which]
+        strengths = self._strengths(which, away, cosines)
+        reach = int(np.ceil((self.width + self.softness) / 2 / cosines.min()))
+        kept = (middles > -reach) & (middles < size[1] - 1 + reach)
+        which, rows, middles, strengths = which[kept], rows[kept], middles[kept], strengths[kept]
+        stride = size[1] + 4 * reach  # columns beyond the edges take what falls outside
+        starts = np.floor(middles).astype(np.int64)
+        places = rows * stride + starts + 2 * reach
+        offsets, squeeze = starts - middles, cosines[which]
+        total = np.zeros(size[0] * stride)
+        for step in range(1 - reach, reach + 1):
+            profile = self._profile(np.abs(offsets + np.float32(step)) * squeeze)
+            total += np.bincount(places + step, strengths * profile, total.size)
+        return total.reshape(size[0], stride)[:, 2 * reach : 2 * reach + size[1]].astype(np.float32)
+
+    def _rows(self, height: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """For every row of every streak within the picture: which streak, and which row."""
+        half = self.lengths / 2 * np.cos(self.angles)
+        first = np.maximum(np.ceil(self.centres[:, 0] - half), 0).astype(np.int64)
+        last = np.minimum(np.floor(self.centres[:, 0] + half), height - 1).astype(np.int64)
+        counts = np.maximum(last - first + 1, 0)
+        which = np.repeat(np.arange(counts.size), counts)
+        return which, np.arange(which.size) + np.repeat(first - np.cumsum(counts) + counts, counts)
+
+    def _strengths(self, which: NDArray[np.int64], away: Floats, cosines: Floats) -> Floats:
+        half = (self.lengths / 2).astype(np.float32) * cosines
+        fade = np.maximum(self.taper * 2 * half, 1)
+        inside = np.clip((half[which] + 0.5 - np.abs(away)) / fade[which], 0, 1)
+        return np.asarray(self.peaks.astype(np.float32)[which] * inside)
+
+    def _profile(self, distance: Floats) -> Floats:
+        """A box of the streak's width, blurred by a box of the softness."""
+        edge = np.float32((self.width + self.softness) / 2)
+        return np.clip((edge - distance) / np.float32(self.softness), 0, min(1.0, self.width / self.softness))
 
 
-def _splat(
-    at: NDArray[np.float64], strength: NDArray[np.float64], size: tuple[int, int]
-) -> NDArray[np.float32]:
-    """Points [K, 2] (y, x) spread over their four pixels."""
-    height, width = size
-    lit = (strength > 0) & (at > -1).all(1) & (at[:, 0] < height) & (at[:, 1] < width)
-    at, strength = at[lit], strength[lit]
-    corner = np.floor(at).astype(np.int64)
-    part = at - corner
-    # One pixel of margin on each side takes what falls outside.
-    stride = width + 2
-    flat = (corner[:, 0] + 1) * stride + corner[:, 1] + 1
-    total = np.zeros((height + 2) * stride)
-    for dy in (0, 1):
-        for dx in (0, 1):
-            share = np.abs(1 - dy - part[:, 0]) * np.abs(1 - dx - part[:, 1])
-            total += np.bincount(flat + dy * stride + dx, strength * share, total.size)
-    return total.reshape(height + 2, stride)[1:-1, 1:-1].astype(np.float32)
+def _veil(clean: NDArray[np.uint8], rng: np.random.Generator, strength: float) -> NDArray[np.uint8]:
+    opacity, light = rng.uniform(0, strength), 255 * rng.uniform(0.6, 0.95)
+    # A table of 256 values does for every pixel.
+    table = np.round(np.arange(256) * (1 - opacity) + light * opacity).astype(np.uint8)
+    return np.asarray(table[clean])
 
 
-def _blend(
-    clean: NDArray[np.uint8],
-    streaks: NDArray[np.float32],
-    rng: np.random.Generator,
-    *,
-    haze: float,
-    screen: bool,
-) -> NDArray[np.uint8]:
-    picture = clean.astype(np.float32) / 255
-    if haze:
-        picture += haze * (np.float32(rng.uniform(0.6, 0.95)) - picture)
-    light = np.minimum(streaks, 1)[..., None] * rng.uniform(0.9, 1.0, 3).astype(np.float32)
-    picture += light * (1 - picture) if screen else light
-    return np.asarray((np.clip(picture, 0, 1) * 255).round(), dtype=np.uint8)
+def _blend(clean: NDArray[np.uint8], streaks: Floats, *, screen: bool) -> NDArray[np.uint8]:
+    light = (np.minimum(streaks, 1) * 255)[..., None]
+    picture = clean.astype(np.float32)
+    picture += light * (1 - picture / 255) if screen else light
+    return np.asarray((np.minimum(picture, 255) + 0.5).astype(np.uint8))
 
 
 class StreakLayers:
@@ -170,26 +260,37 @@ class StreakLayers:
 
     def __init__(self, pairs: Iterable[tuple[NDArray[np.uint8], NDArray[np.uint8]]]) -> None:
         """`pairs` of (degraded, clean), uint8 [H, W, 3]. Raises ValueError where there are none."""
-        self.layers = [np.maximum(d.astype(np.int16) - c, 0).max(axis=2).astype(np.uint8) for d, c in pairs]
+        self.layers = [_extracted(degraded, clean) for degraded, clean in pairs]
         if not self.layers:
             raise ValueError("no pairs to take streak layers from")
 
     def add(
         self, clean: NDArray[np.uint8], rng: np.random.Generator, threshold: float = THRESHOLD
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """Like `add_rain`, with a layer drawn at random: flipped, shifted, dimmed or brightened."""
+        """Like `add_rain`, with a layer drawn at random: flipped, shifted, scaled, dimmed or brightened."""
         layer = self.layers[rng.integers(len(self.layers))]
-        layer = layer[:, :: rng.choice([-1, 1])]
+        layer = layer[:: rng.choice([-1, 1]), :: rng.choice([-1, 1])]
+        scale, gain = rng.uniform(0.75, 1.4), np.float32(rng.uniform(0.6, 1.2) / 255)
         height, width = clean.shape[:2]
         # Mirrored over its edges where it is smaller than the picture.
-        rows = _mirrored(layer.shape[0], height, rng)
-        columns = _mirrored(layer.shape[1], width, rng)
-        streaks = layer[np.ix_(rows, columns)].astype(np.float32) / 255 * np.float32(rng.uniform(0.6, 1.2))
-        rainy = _blend(clean, streaks, rng, haze=0.0, screen=False)
+        rows = _mirrored(layer.shape[0], round(height / scale), rng)
+        columns = _mirrored(layer.shape[1], round(width / scale), rng)
+        piece = Image.fromarray(layer[np.ix_(rows, columns)])
+        streaks = np.asarray(piece.resize((width, height), Image.Resampling.BICUBIC))
+        rainy = _blend(clean, streaks.astype(np.float32) * gain, screen=False)
         return rainy, mask_from_pair(rainy, clean, threshold)
+
+
+def _extracted(degraded: NDArray[np.uint8], clean: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The layer uint8 [H, W]. Faint speckle, which is what JPEG adds, is faded out; streaks stay sharp."""
+    added = np.maximum(degraded.astype(np.int16) - clean, 0).max(axis=2).astype(np.float32)
+    padded = np.pad(added, 1, mode="edge")
+    rows = padded[:-2] + 2 * padded[1:-1] + padded[2:]
+    smooth = (rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:]) / 16
+    return np.asarray((added * np.clip((smooth - 3) / 5, 0, 1)).round().astype(np.uint8))
 
 
 def _mirrored(length: int, wanted: int, rng: np.random.Generator) -> NDArray[np.int64]:
     start = int(rng.integers(0, max(length - wanted, 0) + 1))
-    place = (start + np.arange(wanted)) % (2 * length)
+    place = (start + np.arange(max(wanted, 1))) % (2 * length)
     return np.asarray(np.minimum(place, 2 * length - 1 - place))
