@@ -90,7 +90,14 @@ def demonstrate(config: DemoConfig) -> None:
 def run_job(config: DemoConfig, folder: Path, store: Mapping[str, str]) -> None:
     """The nightly job in a process of its own, with a Ray that keeps to itself."""
     flags = ["--source", SOURCE + "/{night}", "--destination", DESTINATION + "/{night}", "--night", NIGHT]
-    flags += ["--model", config.model, "--actors", str(min(4, os.cpu_count() or 1)), "--panels", "8"]
+    flags += [
+        "--model",
+        _anywhere(config.model),
+        "--actors",
+        str(min(4, os.cpu_count() or 1)),
+        "--panels",
+        "8",
+    ]
     tracking = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", "MLFLOW_DISABLE_TELEMETRY": "true"}
     print(f"$ python jobs/{JOB.name} {' '.join(flags)}", flush=True)
     with ray_on_loopback() as private:
@@ -98,6 +105,10 @@ def run_job(config: DemoConfig, folder: Path, store: Mapping[str, str]) -> None:
         status = task([sys.executable, str(JOB), *flags], {**store, **tracking, **private}, folder)
     if status:
         raise StackError(f"the job ended with status {status}; what it printed is above")
+
+
+def _anywhere(model: str) -> str:
+    return str(Path(model).resolve()) if Path(model).is_file() else model
 
 
 def report(items: list[Item], folder: Path) -> None:

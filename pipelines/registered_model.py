@@ -10,12 +10,14 @@ import pandas as pd
 from mlflow.pyfunc import PythonModel
 
 from spair_core import images, inference, weights
+from spair_core.images import PictureError
 
 
 class RestorationModel(PythonModel):
-    """Restores a column `picture` of encoded pictures, each in its own format.
+    """Restores encoded pictures: a list of bytes, or a table whose first column holds them.
 
-    A picture that cannot be decoded raises PictureError: a served model answers with its reason.
+    Gives a row for each, with `restored` (encoded as it came) and `degraded_share` in [0, 1]. A picture
+    that cannot be decoded raises PictureError with its number: a served model answers with the reason.
     """
 
     # MLflow passes its arguments by these very names.
@@ -26,11 +28,15 @@ class RestorationModel(PythonModel):
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """`restored` (encoded as it came) and `degraded_share` of every picture."""
-        return pd.DataFrame([self._restore(data) for data in model_input["picture"]])
+        """Restore every row."""
+        pictures = model_input.iloc[:, 0]
+        return pd.DataFrame([self._restore(number, data) for number, data in enumerate(pictures)])
 
-    def _restore(self, data: bytes) -> dict[str, Any]:
-        picture = images.decode(data)
+    def _restore(self, number: int, data: bytes) -> dict[str, Any]:
+        try:
+            picture = images.decode(data)
+        except PictureError as error:
+            raise PictureError(f"picture {number}: {error}") from error
         result = inference.restore(self.model, picture.pixels[None])
         restored = images.encode(picture.with_pixels(result.pixels[0]))
         return {"restored": restored, "degraded_share": float(result.mask.mean())}

@@ -1,31 +1,49 @@
-"""MLflow: runs that can be resumed by name, their metrics and pictures, and registered models."""
+"""MLflow: runs that can be resumed by name, their metrics and pictures, and registered models.
+
+The store is MLFLOW_TRACKING_URI. Without it, everything goes to `mlflow.db` in the working directory,
+and files to `mlruns` beside it; look at them with `mlflow ui --backend-store-uri sqlite:///mlflow.db`.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
+import sqlite3
+import subprocess
 import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, is_dataclass
+from functools import cache
+from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+# MLflow reads these when it is imported. Its retries outlast the restart of a server in the middle of a
+# run; that nothing is there at the start is found out by `_check`, in seconds.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "5")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
 
 import mlflow
 import mlflow.pyfunc
 import numpy as np
 import requests
+from boto3.exceptions import Boto3Error
+from botocore.exceptions import BotoCoreError, ClientError
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
 from numpy.typing import NDArray
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from spair_core.images import encode_png
@@ -33,8 +51,17 @@ from spair_core.weights import ModelCard, digest
 
 RUN_TAG = "spair.run"
 WEIGHTS_FILE = "model.safetensors"
-VALUE_LENGTH = 500
+PARAM_LENGTH, TAG_LENGTH = 500, 5000
+"""Longer values are cut, as MLflow would refuse them."""
+PATIENCE = (5, 20)
+"""Seconds to connect to a server, and to wait for its first answer."""
 PROJECT = Path(__file__).resolve().parents[1]
+MODEL_NEEDS = ("mlflow", "numpy", "pandas", "pillow", "safetensors", "torch")
+FAULTS = (
+    *(MlflowException, SQLAlchemyError, sqlite3.Error, ImportError, OSError),
+    *(BotoCoreError, ClientError, Boto3Error),
+)
+"""What MLflow lets through when a store or its files cannot be reached."""
 
 
 class TrackingError(RuntimeError):
@@ -42,58 +69,81 @@ class TrackingError(RuntimeError):
 
 
 def store_uri() -> str:
-    """The tracking store, absolute: MLFLOW_TRACKING_URI, else `mlflow.db` in the working directory."""
-    named = os.environ.get("MLFLOW_TRACKING_URI")
-    if not named:
-        return f"sqlite:///{Path('mlflow.db').resolve()}"
-    relative = named.removeprefix("sqlite:///")
-    if relative != named and not relative.startswith("/"):
-        return f"sqlite:///{Path(relative).resolve()}"
-    return named
+    """The tracking store: MLFLOW_TRACKING_URI, else `mlflow.db` in the working directory.
+
+    Absolute, so that it means the same in a process with another working directory.
+    """
+    named = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    database = _database(named)
+    if database is None:
+        return named
+    return make_url(named).set(database=str(database.resolve())).render_as_string(hide_password=False)
+
+
+def _database(store: str) -> Path | None:
+    """The file of a store in SQLite."""
+    name = make_url(store).database if store.startswith("sqlite:") else None
+    return Path(name) if name else None
 
 
 def client() -> MlflowClient:
-    """A client of the store; mlflow's own functions use the same one from here on."""
-    mlflow.set_tracking_uri(store_uri())
-    return MlflowClient(store_uri())
+    """A client of the store, which mlflow's own functions use too from here on. Raises TrackingError."""
+    store = store_uri()
+    with explained(store):
+        _check(store)
+        mlflow.set_tracking_uri(store)
+        return MlflowClient(store)
+
+
+@cache
+def _check(store: str) -> None:
+    database = _database(store)
+    if database is not None:
+        database.parent.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(database)) as connection:
+            connection.execute("PRAGMA schema_version")
+    elif store.startswith(("http://", "https://")):
+        requests.head(store, timeout=PATIENCE)
 
 
 @contextmanager
-def explained() -> Iterator[None]:
-    """Turn what MLflow raises into a TrackingError that names the store."""
+def explained(store: str | None = None) -> Iterator[None]:
+    """Turn what MLflow raises into a TrackingError that names the store (by default the present one)."""
     try:
         yield
-    except (MlflowException, requests.RequestException, SQLAlchemyError) as error:
+    except FAULTS as error:
+        lines = str(error).strip().splitlines() or [repr(error)]
+        reason = "no server answers" if isinstance(error, requests.RequestException) else lines[0]
         raise TrackingError(
-            f"MLflow at {store_uri()}: {error}; check MLFLOW_TRACKING_URI and that the server runs"
+            f"MLflow at {store or store_uri()}: {reason}; check MLFLOW_TRACKING_URI (http://HOST:PORT of a "
+            "server that runs, or sqlite:////PATH/mlflow.db, which only this machine sees)"
         ) from error
 
 
 @dataclass(frozen=True)
 class Run:
-    """One MLflow run. Travels to other processes: it holds the store's address and the run's id."""
+    """One MLflow run. Travels to other processes: it holds the store's address and the run's id.
+
+    Every method raises TrackingError where the store cannot be reached.
+    """
 
     store: str
     run_id: str
 
     def log_params(self, config: Any) -> None:
-        """The values of a (nested) dataclass, by dotted name. Those logged before stay as they are."""
-        with explained():
-            known = self._client.get_run(self.run_id).data.params
-            values = flatten(
-                asdict(config) if is_dataclass(config) and not isinstance(config, type) else config
-            )
-            params = [Param(k, str(v)[:VALUE_LENGTH]) for k, v in values.items() if k not in known]
-            self._client.log_batch(self.run_id, params=params)
+        """The values of a (nested) dataclass or mapping, by dotted name; those logged before stay."""
+        values = asdict(config) if is_dataclass(config) and not isinstance(config, type) else config
+        with self._client() as client:
+            known = client.get_run(self.run_id).data.params
+            params = [Param(k, str(v)[:PARAM_LENGTH]) for k, v in flatten(values).items() if k not in known]
+            client.log_batch(self.run_id, params=params)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Numbers at a step, in one call."""
-        with explained():
-            now = int(time.time() * 1000)
-            self._client.log_batch(
-                self.run_id,
-                metrics=[Metric(name, float(value), now, step) for name, value in metrics.items()],
-            )
+        now = int(time.time() * 1000)
+        values = [Metric(name, float(value), now, step) for name, value in metrics.items()]
+        with self._client() as client:
+            client.log_batch(self.run_id, metrics=values)
 
     def log_panel(self, name: str, pixels: NDArray[np.uint8]) -> None:
         """A picture uint8 [H, W, 3], as panels/`name`.png."""
@@ -102,19 +152,26 @@ class Run:
     def log_bytes(self, path: str, data: bytes) -> None:
         """A file of the run."""
         folder, _, name = path.rpartition("/")
-        with tempfile.TemporaryDirectory() as temporary, explained():
+        with tempfile.TemporaryDirectory() as temporary, self._client() as client:
             local = Path(temporary) / name
             local.write_bytes(data)
-            self._client.log_artifact(self.run_id, str(local), folder or None)
+            client.log_artifact(self.run_id, str(local), folder or None)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Words about the run."""
-        with explained():
-            self._client.log_batch(self.run_id, tags=[RunTag(k, str(v)[:5000]) for k, v in tags.items()])
+        values = [RunTag(k, str(v)[:TAG_LENGTH]) for k, v in tags.items()]
+        with self._client() as client:
+            client.log_batch(self.run_id, tags=values)
 
-    @property
-    def _client(self) -> MlflowClient:
-        return MlflowClient(self.store)
+    def end(self, status: str) -> None:
+        """Close the run as FINISHED or FAILED."""
+        with self._client() as client:
+            client.set_terminated(self.run_id, status)
+
+    @contextmanager
+    def _client(self) -> Iterator[MlflowClient]:
+        with explained(self.store):
+            yield MlflowClient(self.store)
 
 
 @contextmanager
@@ -127,23 +184,35 @@ def run(experiment: str, name: str) -> Iterator[Run]:
     try:
         yield started
     except BaseException:
-        client().set_terminated(started.run_id, "FAILED")
+        with suppress(TrackingError):  # what broke the run matters more
+            started.end("FAILED")
         raise
-    client().set_terminated(started.run_id, "FINISHED")
+    started.end("FINISHED")
 
 
 def _start(experiment: str, name: str) -> Run:
-    with explained():
-        store = client()
-        found = store.get_experiment_by_name(experiment)
-        number = found.experiment_id if found else store.create_experiment(experiment)
+    # A name may hold quotes, which MLflow's filters cannot; its digest never does.
+    mark = hashlib.sha256(name.encode()).hexdigest()
+    store, address = client(), store_uri()
+    with explained(address):
+        number = _experiment(store, experiment, address)
         broken = store.search_runs(
-            [number], f"tags.`{RUN_TAG}` = '{name}' and attributes.status != 'FINISHED'", max_results=1
+            [number], f"tags.`{RUN_TAG}` = '{mark}' and attributes.status != 'FINISHED'", max_results=1
         )
         if broken:
             store.update_run(broken[0].info.run_id, status="RUNNING")
-            return Run(store_uri(), broken[0].info.run_id)
-        return Run(store_uri(), store.create_run(number, run_name=name, tags={RUN_TAG: name}).info.run_id)
+            return Run(address, broken[0].info.run_id)
+        return Run(address, store.create_run(number, run_name=name, tags={RUN_TAG: mark}).info.run_id)
+
+
+def _experiment(store: MlflowClient, name: str, address: str) -> str:
+    found = store.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    database = _database(address)
+    # MLflow would put the files into the working directory, wherever the database is.
+    files = database and (database.parent / "mlruns" / quote(name, safe="")).as_uri()
+    return str(store.create_experiment(name, artifact_location=files))
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -160,39 +229,60 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def register_model(name: str, data: bytes, card: ModelCard, *, run: Run, tags: Mapping[str, str]) -> int:
     """Register a model file as a new version of `name`, and give its number. Raises TrackingError.
 
-    The version loads as pyfunc (a column `picture` of encoded pictures in, restored ones and the
-    degraded share out) anywhere: it brings the project's code along, and its weights as safetensors.
+    The version loads as pyfunc (see `registered_model`) anywhere: it brings the project's code along,
+    and its weights as safetensors. Its tags are the given ones, the file's digest, the task, and the
+    code's revision where that is known.
     """
-    with explained(), tempfile.TemporaryDirectory() as temporary, warnings.catch_warnings():
-        # MLflow would like an example picture to be restored now; the signature says enough.
-        warnings.simplefilter("ignore", UserWarning)
-        store = client()
-        weights = Path(temporary) / WEIGHTS_FILE
-        weights.write_bytes(data)
-        saved = Path(temporary) / "model"
-        mlflow.pyfunc.save_model(
-            path=str(saved),
-            python_model=str(PROJECT / "pipelines" / "registered_model.py"),
-            artifacts={"weights": str(weights)},
-            code_paths=[str(PROJECT / "kernels"), str(PROJECT / "spair_core")],
-            signature=_signature(),
-            pip_requirements=["torch", "numpy", "pillow", "safetensors", "pandas", "mlflow"],
-        )
-        store.log_artifacts(run.run_id, str(saved), "model")
-        if not store.search_registered_models(f"name = '{name}'"):
+    facts = {"digest": digest(data), "task": card.task, **_revision(), **tags}
+    # Named after the content: another version of the same run never writes over this one's files.
+    folder = f"models/{facts['digest'][:16]}"
+    store = client()
+    with explained(run.store), tempfile.TemporaryDirectory() as temporary:
+        store.log_artifacts(run.run_id, str(_saved(data, Path(temporary))), folder)
+        try:
             store.create_registered_model(name)
-        source = f"{store.get_run(run.run_id).info.artifact_uri}/model"
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
         version = store.create_model_version(
             name,
-            source,
+            f"{store.get_run(run.run_id).info.artifact_uri}/{folder}",
             run.run_id,
-            tags={"digest": digest(data), "task": card.task, **{k: str(v) for k, v in tags.items()}},
+            tags={k: str(v)[:TAG_LENGTH] for k, v in facts.items()},
         )
     return int(version.version)
 
 
-def _signature() -> ModelSignature:
-    return ModelSignature(
-        Schema([ColSpec(DataType.binary, "picture")]),
-        Schema([ColSpec(DataType.binary, "restored"), ColSpec(DataType.double, "degraded_share")]),
-    )
+def _saved(data: bytes, folder: Path) -> Path:
+    """The model as MLflow keeps it, below `folder`."""
+    weights = folder / WEIGHTS_FILE
+    weights.write_bytes(data)
+    for package in ("kernels", "spair_core"):
+        ignored = shutil.ignore_patterns("__pycache__", "shipped")
+        shutil.copytree(PROJECT / package, folder / package, ignore=ignored)
+    with warnings.catch_warnings():
+        # MLflow would like an example picture to be restored now; the signature says enough.
+        warnings.simplefilter("ignore", UserWarning)
+        mlflow.pyfunc.save_model(
+            path=str(folder / "model"),
+            python_model=str(PROJECT / "pipelines" / "registered_model.py"),
+            artifacts={"weights": str(weights)},
+            code_paths=[str(folder / "kernels"), str(folder / "spair_core")],
+            signature=ModelSignature(
+                # Without a name, so that a list of pictures does as well as a table with a column of them.
+                Schema([ColSpec(DataType.binary)]),
+                Schema([ColSpec(DataType.binary, "restored"), ColSpec(DataType.double, "degraded_share")]),
+            ),
+            pip_requirements=[f"{name}=={installed_version(name).partition('+')[0]}" for name in MODEL_NEEDS],
+        )
+    return folder / "model"
+
+
+def _revision() -> dict[str, str]:
+    git = ["git", f"--git-dir={PROJECT / '.git'}", f"--work-tree={PROJECT}"]
+    command = [*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        return {}  # not a checkout, or no git
+    return {"revision": shown.stdout.strip()}

@@ -77,10 +77,10 @@ def pairs(photos, s3, rainy):
 
 @pytest.fixture
 def rainy():
-    from spair_core.rain import SPARSE, RainConfig, add_rain
+    from spair_core.rain import LIGHT, RainConfig, add_rain
 
     return lambda clean: add_rain(
-        clean, np.random.default_rng(0), RainConfig(families=(SPARSE,), weights=(1,), dry=0, haze=0)
+        clean, np.random.default_rng(0), RainConfig(families=(LIGHT,), weights=(1,), dry=0, haze=0)
     )[0]
 
 
