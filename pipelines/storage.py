@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -63,6 +64,8 @@ def name_of(uri: str) -> str:
 def resolve(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """The file system of a location and its path there. Raises StorageError for an unknown scheme."""
     scheme, _, rest = uri.partition("://")
+    if re.match(r"[a-z][a-z0-9+]+:/?(?!/)", uri) and "://" not in uri:
+        raise StorageError(f"{uri}: a URI has two slashes after its scheme: {uri.partition(':')[0]}://...")
     if not rest and "://" not in uri:
         return _filesystem("file"), os.path.abspath(uri)
     if scheme == "file":

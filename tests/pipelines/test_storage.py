@@ -64,6 +64,8 @@ def test_what_is_missing_is_named(prefix):
 def test_locations_that_cannot_be(s3):
     with pytest.raises(StorageError, match="scheme"):
         storage.read_bytes("s4://bucket/x")
+    with pytest.raises(StorageError, match="two slashes"):
+        storage.read_bytes("s3:/bucket/x")
     with pytest.raises(StorageError, match="names no bucket"):
         storage.read_bytes("s3://")
     with pytest.raises(StorageError, match="no-such-bucket"):
