@@ -11,59 +11,80 @@ These are plain torch and so also run, less fast, on other devices.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-FAR = -1e30
-"""A score that softmax turns to zero, finite so that an empty direction gives no NaN."""
+from kernels.index import LineTables
+
+FAR = 1e30
+"""What a score is lowered by where softmax shall give zero; finite, so an empty direction gives no NaN."""
 
 
 def sc_block(
     rows: Tensor,
     neighbours: Tensor,
+    spans: Tensor,
     weights: Sequence[Tensor],
     biases: Sequence[Tensor],
     out_weight: Tensor,
     out_bias: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """`rows` [n, C] -> output [n, C_out] and the buffer [n+1, C + L*G] of all layers, for backward."""
+    """`rows` [n, C] -> output [n, C_out] and the buffer [n, C + L*G] of all layers, for backward."""
     n, channels = rows.shape
-    buffer = rows.new_zeros(n + 1, out_weight.shape[1])
-    buffer[:n, :channels] = rows
-    taps = _tap_rows(neighbours)
+    buffer = rows.new_empty(n, out_weight.shape[1])
+    buffer[:, :channels] = rows
+    ranges = _column_ranges(spans, n)
+    taps = _tap_rows(neighbours, ranges)
+    products = rows.new_zeros(3 * sum(stop - start for start, stop in ranges) + 1, weights[0].shape[0])
     for weight, bias in zip(weights, biases, strict=True):
-        width = weight.shape[1]
-        products = (buffer[:, :width] @ _by_tap(weight)).view(-1, weight.shape[0])
+        growth, width = weight.shape[:2]
+        at = 0
+        for matrix, (start, stop) in zip(_by_column(weight), ranges, strict=True):
+            end = at + 3 * (stop - start)
+            torch.mm(buffer[start:stop, :width], matrix, out=products[at:end].view(-1, 3 * growth))
+            at = end
         summed = F.embedding_bag(taps, products, mode="sum")
-        buffer[:n, width : width + weight.shape[0]] = summed.add_(bias).relu_()
-    return torch.addmm(out_bias, buffer[:n], out_weight.t()), buffer
+        torch.add(summed, bias, out=buffer[:, width : width + growth]).relu_()
+    return torch.addmm(out_bias, buffer, out_weight.t()), buffer
 
 
 def sc_block_backward(
-    grad: Tensor, buffer: Tensor, neighbours: Tensor, weights: Sequence[Tensor], out_weight: Tensor
+    grad: Tensor,
+    buffer: Tensor,
+    neighbours: Tensor,
+    spans: Tensor,
+    weights: Sequence[Tensor],
+    out_weight: Tensor,
 ) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor, Tensor]:
     """Gradients of rows, weights, biases, out_weight and out_bias."""
     n = grad.shape[0]
-    seen = buffer[:n]
-    grad_seen = grad @ out_weight
-    opposite = neighbours.flip(1).reshape(-1)
+    grad_buffer = grad @ out_weight
+    ranges = _column_ranges(spans, n)
+    # Tap k carried cell q to the cell whose tap 8-k it is; a range's taps are 3*dy + column.
+    fed = [
+        neighbours.flip(1)[start:stop, column::3].reshape(-1) for column, (start, stop) in enumerate(ranges)
+    ]
     padded = grad.new_zeros(n + 1, weights[0].shape[0])
     grad_weights, grad_biases = [], []
     for weight in reversed(weights):
         growth, width = weight.shape[:2]
-        torch.mul(grad_seen[:, width : width + growth], seen[:, width : width + growth] > 0, out=padded[:n])
-        spread = padded.index_select(0, opposite).view(n, 9 * growth)
-        grad_seen[:, :width].addmm_(spread, _by_tap(weight).t())
-        grad_weights.append(_from_tap(seen[:, :width].t() @ spread, growth))
+        outputs = slice(width, width + growth)
+        torch.mul(grad_buffer[:, outputs], buffer[:, outputs] > 0, out=padded[:n])
+        by_column = []
+        for matrix, at, (start, stop) in zip(_by_column(weight), fed, ranges, strict=True):
+            spread = padded.index_select(0, at).view(-1, 3 * growth)
+            grad_buffer[start:stop, :width].addmm_(spread, matrix.t())
+            by_column.append(buffer[start:stop, :width].t() @ spread)
+        grad_weights.append(_from_columns(by_column, growth))
         grad_biases.append(padded[:n].sum(0))
-    channels = weights[0].shape[1]
     return (
-        grad_seen[:, :channels].contiguous(),
+        grad_buffer[:, : weights[0].shape[1]].contiguous(),
         grad_weights[::-1],
         grad_biases[::-1],
-        grad.t() @ seen,
+        grad.t() @ buffer,
         grad.sum(0),
     )
 
@@ -125,79 +146,114 @@ def dense_sc_block_backward(
     )
 
 
-def snl_step(
-    queries: Tensor,
-    keys: Tensor,
-    blend: Tensor,
-    row_lines: Sequence[Tensor],
-    column_lines: Sequence[Tensor],
-    scale: float,
-) -> Tensor:
+def snl_step(queries: Tensor, keys: Tensor, blend: Tensor, lines: LineTables, scale: float) -> Tensor:
     """`queries` [n, C], `keys` [m, C], `blend` [n, 4] (left, right, up, down) -> gathered [n, C]."""
-    padded_keys, padded_queries, padded_blend = _padded(keys), _padded(queries), _padded(blend)
-    gathered = torch.zeros_like(padded_queries)
-    for axis, lines in enumerate((row_lines, column_lines)):
-        for at, key_at, before, totals in _chunks(lines):
-            q, k = padded_queries[at], padded_keys[key_at]
-            low, high, low_weight, high_weight = _attention(
-                q, k, padded_blend[at][..., 2 * axis : 2 * axis + 2], before, totals, scale
-            )
-            mixed = low.mul_(low_weight).addcmul_(high, high_weight)
-            gathered[at.view(-1)] += torch.bmm(mixed, k).view(-1, k.shape[2])
-    return gathered[:-1]
+    queries_at = _padded(queries * scale).index_select(0, lines.query_at)
+    weights = _slot_weights(blend, lines)
+    slots = _slots(lines.query_at, queries)
+    for chunk in _chunks(lines):
+        q, k = chunk.queries(queries_at), chunk.keys_from(keys, lines)
+        low, high = _attention(q, k, chunk, lines)
+        low_weight, high_weight = chunk.queries(weights).split(1, dim=2)
+        torch.bmm(low.mul_(low_weight).addcmul_(high, high_weight), k, out=chunk.queries(slots))
+    return F.embedding_bag(lines.query_slots, slots, mode="sum")
 
 
 def snl_step_backward(
-    grad: Tensor,
-    queries: Tensor,
-    keys: Tensor,
-    blend: Tensor,
-    row_lines: Sequence[Tensor],
-    column_lines: Sequence[Tensor],
-    scale: float,
+    grad: Tensor, queries: Tensor, keys: Tensor, blend: Tensor, lines: LineTables, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of queries, keys and blend; the scores are computed again."""
-    padded_keys, padded_queries, padded_blend = _padded(keys), _padded(queries), _padded(blend)
-    padded_grad = _padded(grad)
-    grad_queries, grad_keys = torch.zeros_like(padded_queries), torch.zeros_like(padded_keys)
-    grad_blend = torch.zeros_like(padded_blend)
-    for axis, lines in enumerate((row_lines, column_lines)):
-        sides = slice(2 * axis, 2 * axis + 2)
-        for at, key_at, before, totals in _chunks(lines):
-            q, k, g = padded_queries[at], padded_keys[key_at], padded_grad[at]
-            low, high, low_weight, high_weight = _attention(
-                q, k, padded_blend[at][..., sides], before, totals, scale
-            )
-            grad_mixed = torch.bmm(g, k.transpose(1, 2))
-            low_share = (low * grad_mixed).sum(2, keepdim=True)
-            high_share = (high * grad_mixed).sum(2, keepdim=True)
-            low.mul_(low_weight)
-            high.mul_(high_weight)
-            grad_keys_here = torch.bmm((low + high).transpose(1, 2), g)
-            grad_scores = (
-                low.mul_(grad_mixed - low_share).add_(high.mul_(grad_mixed - high_share)).mul_(scale)
-            )
-            grad_keys_here.baddbmm_(grad_scores.transpose(1, 2), q)
-            grad_queries[at.view(-1)] += torch.bmm(grad_scores, k).view(-1, k.shape[2])
-            grad_keys[key_at.view(-1)] += grad_keys_here.view(-1, k.shape[2])
-            exists = torch.cat([before[..., None] > 0, (before < totals[:, None])[..., None]], 2)
-            grad_blend[at, sides] = torch.cat([low_share, high_share], 2) * exists
-    return grad_queries[:-1], grad_keys[:-1], grad_blend[:-1]
+    queries_at = _padded(queries * scale).index_select(0, lines.query_at)
+    grad_at = _padded(grad).index_select(0, lines.query_at)
+    weights = _slot_weights(blend, lines)
+    query_slots, key_slots = _slots(lines.query_at, queries), _slots(lines.key_at, queries)
+    share_slots = _slots(lines.query_at, weights)
+    for chunk in _chunks(lines):
+        q, g, k = chunk.queries(queries_at), chunk.queries(grad_at), chunk.keys_from(keys, lines)
+        low, high = _attention(q, k, chunk, lines)
+        low_weight, high_weight = chunk.queries(weights).split(1, dim=2)
+        grad_mixed = torch.bmm(g, k.transpose(1, 2))
+        shares = torch.stack([(low * grad_mixed).sum(2), (high * grad_mixed).sum(2)], 2)
+        low_share, high_share = shares.split(1, dim=2)
+        chunk.queries(share_slots).copy_(shares)
+        mixed = (low * low_weight).addcmul_(high, high_weight)
+        held = low.mul_(low_weight * low_share).addcmul_(high, high_weight * high_share)
+        grad_scores = grad_mixed.mul_(mixed).sub_(held)
+        torch.bmm(grad_scores, k, out=chunk.queries(query_slots))
+        grad_keys = torch.bmm(mixed.transpose(1, 2), g, out=chunk.keys(key_slots))
+        grad_keys.baddbmm_(grad_scores.transpose(1, 2), q)
+    share_slots[:-1] *= _exist(lines)
+    return (
+        F.embedding_bag(lines.query_slots, query_slots, mode="sum").mul_(scale),
+        F.embedding_bag(lines.key_slots, key_slots, mode="sum"),
+        share_slots.index_select(0, lines.query_slots.view(-1)).view(-1, 4),
+    )
 
 
-def _attention(
-    q: Tensor, k: Tensor, blend: Tensor, before: Tensor, totals: Tensor, scale: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Softmax over the keys before and after each query [l, Q, K], and their weights [l, Q, 1]."""
-    scores = torch.bmm(q, k.transpose(1, 2)).mul_(scale)
-    place = torch.arange(k.shape[1], device=k.device)
-    is_low = place < before[..., None]
-    beyond = is_low | (place >= totals[:, None, None])
-    low = torch.softmax(scores.masked_fill(~is_low, FAR), dim=2)
-    high = torch.softmax(scores.masked_fill_(beyond, FAR), dim=2)
-    low_weight = blend[..., :1] * (before > 0)[..., None]
-    high_weight = blend[..., 1:] * (before < totals[:, None])[..., None]
-    return low, high, low_weight, high_weight
+class _Chunk(NamedTuple):
+    """A chunk of l lines of Q query slots and K key slots: picks its part out of tables of slots."""
+
+    lines: int
+    query_width: int
+    key_width: int
+    first_query: int
+    first_key: int
+
+    def queries(self, slots: Tensor) -> Tensor:
+        """[s, *] -> a view [l, Q, *]."""
+        count = self.lines * self.query_width
+        return slots[self.first_query : self.first_query + count].view(self.lines, self.query_width, -1)
+
+    def keys(self, slots: Tensor) -> Tensor:
+        """[t, *] -> a view [l, K, *]."""
+        count = self.lines * self.key_width
+        return slots[self.first_key : self.first_key + count].view(self.lines, self.key_width, -1)
+
+    def keys_from(self, keys: Tensor, lines: LineTables) -> Tensor:
+        """The keys [m, C] in this chunk's slots [l, K, C]."""
+        at = self.keys(lines.key_at)
+        return keys.index_select(0, at.view(-1)).view(self.lines, self.key_width, -1)
+
+
+def _chunks(lines: LineTables) -> Iterator[_Chunk]:
+    query = key = 0
+    for _, count, query_width, key_width in lines.chunks.tolist():
+        yield _Chunk(count, query_width, key_width, query, key)
+        query, key = query + count * query_width, key + count * key_width
+
+
+def _slots(table: Tensor, like: Tensor) -> Tensor:
+    """A row for each slot of a table, to be written, and a zero row for the cells without a slot."""
+    slots = like.new_empty(table.numel() + 1, like.shape[1])
+    slots[-1] = 0
+    return slots
+
+
+def _exist(lines: LineTables) -> Tensor:
+    """Whether there are keys before and after each query slot [s, 2]."""
+    return torch.stack([lines.before > 0, lines.after > 0], 1)
+
+
+def _slot_weights(blend: Tensor, lines: LineTables) -> Tensor:
+    """The blend weights of both directions in each query slot [s, 2], zero for one without keys."""
+    axis = lines.chunks[:, 0].repeat_interleave(lines.chunks[:, 1] * lines.chunks[:, 2])
+    pairs = 2 * lines.query_at + axis.to(blend.device)
+    return _padded(blend).view(-1, 2).index_select(0, pairs) * _exist(lines)
+
+
+def _attention(q: Tensor, k: Tensor, chunk: _Chunk, lines: LineTables) -> tuple[Tensor, Tensor]:
+    """Softmax over the keys before and over those after each query, [l, Q, K] both.
+
+    The masks are arithmetic (far below zero where a key is out, else 0): much faster than booleans.
+    """
+    scores = torch.bmm(q, k.transpose(1, 2))
+    before, after = chunk.queries(lines.before), chunk.queries(lines.after)
+    place = torch.arange(k.shape[1], device=k.device, dtype=k.dtype) + 0.5
+    ahead = (before - place).mul_(FAR)
+    low = torch.softmax(scores + ahead.clamp(max=0), dim=2)
+    beyond = (before[:, :1] + after[:, :1] - place).mul_(FAR).clamp_(max=0)
+    high = torch.softmax(scores.sub_(ahead.clamp_(min=0)).add_(beyond), dim=2)
+    return low, high
 
 
 def sfm(features: Tensor, mask: Tensor, eps: float, max_ratio: float, fade: float) -> tuple[Tensor, Tensor]:
@@ -258,28 +314,34 @@ def _by_set(pair: Tensor, marked: Tensor) -> Tensor:
     return pair[1][..., None, None] + marked * (pair[0] - pair[1])[..., None, None]
 
 
-def _tap_rows(neighbours: Tensor) -> Tensor:
-    return neighbours * 9 + torch.arange(9, device=neighbours.device)
+def _column_ranges(spans: Tensor, n: int) -> list[tuple[int, int]]:
+    """The rows that can serve another cell through a tap of the left, middle and right column."""
+    left_stop, right_start, right_stop = spans.tolist()
+    return [(0, left_stop), (0, n), (right_start, right_stop)]
 
 
-def _by_tap(weight: Tensor) -> Tensor:
-    """[G, C, 3, 3] -> [C, 9*G]."""
-    return weight.permute(1, 2, 3, 0).reshape(weight.shape[1], -1)
+def _tap_rows(neighbours: Tensor, ranges: Sequence[tuple[int, int]]) -> Tensor:
+    """[n, 9]: where the product of each tap with its neighbour stands, the last row where there is none."""
+    starts, at = [], 0
+    for start, stop in ranges:
+        starts.append(at - 3 * start)
+        at += 3 * (stop - start)
+    first = torch.tensor([starts[column] + row for row in range(3) for column in range(3)])
+    return torch.where(neighbours < neighbours.shape[0], 3 * neighbours + first.to(neighbours), at)
 
 
-def _from_tap(weight: Tensor, growth: int) -> Tensor:
-    """[C, 9*G] -> [G, C, 3, 3]."""
-    return weight.view(-1, 3, 3, growth).permute(3, 0, 1, 2).contiguous()
+def _by_column(weight: Tensor) -> Tensor:
+    """[G, C, 3, 3] -> [3, C, 3*G]: a matrix for each column of taps."""
+    return weight.permute(3, 1, 2, 0).reshape(3, weight.shape[1], -1)
+
+
+def _from_columns(by_column: list[Tensor], growth: int) -> Tensor:
+    """Three [C, 3*G] -> [G, C, 3, 3]."""
+    return torch.stack(by_column).view(3, -1, 3, growth).permute(3, 1, 2, 0).contiguous()
 
 
 def _padded(rows: Tensor) -> Tensor:
     return torch.cat([rows, rows.new_zeros(1, rows.shape[1])])
-
-
-def _chunks(lines: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    for start in range(0, len(lines), 4):
-        queries, keys, before, totals = lines[start : start + 4]
-        yield queries, keys, before, totals
 
 
 def _as_picture(rows: Tensor, shape: tuple[int, int, int]) -> Tensor:

@@ -6,15 +6,44 @@ Shape letters: N pictures, H x W cells, P = N*H*W, n degraded (active) cells, m 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 SC_BREAK_EVEN = 0.8
 """Density from which SC's dense form is the faster one (measured: `python -m kernels.benchmark`)."""
 
-CHUNK_SCORES = 1 << 21
-"""Most query-key scores that one chunk of lines may hold: bounds SNL's memory."""
+CHUNK_SCORES = 1 << 17
+"""Most query-key scores that a chunk of lines may hold: bounds SNL's memory, and stays in a CPU's cache."""
+
+ABSENT = 1 << 40
+"""A slot number beyond all others: the cell's line is in no table."""
+
+
+class LineTables(NamedTuple):
+    """The rows and columns that hold both kinds of cell: SNL's queries (degraded) and keys (clean).
+
+    The lines of an axis are sorted by their number of degraded cells and cut into chunks. A chunk of
+    l lines gives each Q query slots and K key slots; slots are numbered through, line after line and
+    chunk after chunk, rows before columns: s query slots, t key slots. All int64.
+    """
+
+    query_at: Tensor
+    """[s]: the active cell (row number) in a query slot, n in padding."""
+    key_at: Tensor
+    """[t]: the clean cell (row number) in a key slot, 0 in padding."""
+    before: Tensor
+    """[s]: how many keys of its line stand before a query. Keys are in order: a direction is a comparison."""
+    after: Tensor
+    """[s]: how many stand after it."""
+    query_slots: Tensor
+    """[n, 2]: the slots of an active cell on its row and column, s where the line holds no clean cell."""
+    key_slots: Tensor
+    """[m, 2]: the slots of a clean cell on its row and column, t where the line holds no degraded cell."""
+    chunks: Tensor
+    """[chunks, 4], on the CPU: axis (0 rows, 1 columns), l, Q and K of each."""
 
 
 @dataclass(frozen=True)
@@ -22,18 +51,33 @@ class ActiveIndex:
     """The degraded cells of one mask at one level, and the tables that the operators walk.
 
     `mask` bool [N, 1, H, W]; `active` [n] and `clean` [m] flat positions (picture*H*W + y*W + x),
-    ascending, int64. `neighbours` [n, 9]: for each active cell the numbers of the active cells in
-    its 3x3 window in raster order, n where there is none; empty ([0, 9]) where the mask is so full
-    that SC takes its dense form. `row_lines` and `column_lines`: SNL's line tables, None where they
-    were not asked for.
+    int64. The clean cells ascend. The active ones are grouped: first those with an active cell in the
+    next image column of their 3x3 window only, then those with one on both sides, those with one in
+    the previous column only, and those with neither; each group ascends. So the rows that a tap of SC
+    in either outer column can serve are one range: `spans` [3] (on the CPU) holds the end of the
+    first two groups, the start of the second and the end of the third. `neighbours` [n, 9]: for each
+    active cell the row numbers of the active cells in its 3x3 window in raster order, n where there
+    is none; empty ([0, 9]) where the mask is so full that SC takes its dense form. `lines`: SNL's
+    tables, None where they were not asked for. Raises ValueError where the tables do not fit.
     """
 
     mask: Tensor
     active: Tensor
     clean: Tensor
     neighbours: Tensor
-    row_lines: tuple[Tensor, ...] | None
-    column_lines: tuple[Tensor, ...] | None
+    spans: Tensor
+    lines: LineTables | None
+
+    def __post_init__(self) -> None:
+        n, cells = self.active.numel(), self.mask.numel()
+        if n + self.clean.numel() != cells or self.neighbours.shape not in ((n, 9), (0, 9)):
+            raise ValueError(
+                f"{n} active and {self.clean.numel()} clean cells with neighbours "
+                f"{list(self.neighbours.shape)} do not index a mask of {cells} cells: use build_index"
+            )
+        _check_range("active", self.active, cells - 1)
+        _check_range("clean", self.clean, cells - 1)
+        _check_range("neighbours", self.neighbours, n)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -56,19 +100,33 @@ def build_index(mask: Tensor, *, non_local: bool = True) -> ActiveIndex:
     if mask.ndim != 4 or mask.shape[1] != 1:
         raise ValueError(f"the mask must be N x 1 x H x W, not {list(mask.shape)}")
     cells = mask[:, 0].contiguous()
-    active = cells.view(-1).nonzero()[:, 0]
+    active, spans = _grouped(cells)
     clean = (~cells).view(-1).nonzero()[:, 0]
-    numbers = torch.empty(cells.numel(), dtype=torch.int64, device=mask.device)
-    numbers[active] = torch.arange(active.numel(), device=mask.device)
-    numbers[clean] = torch.arange(clean.numel(), device=mask.device)
-    numbers = numbers.view(cells.shape)
-    row_lines = column_lines = None
-    if non_local:
-        row_lines = _line_chunks(cells, numbers, active.numel(), clean.numel())
-        column_lines = _line_chunks(
-            cells.transpose(1, 2), numbers.transpose(1, 2), active.numel(), clean.numel()
-        )
-    return ActiveIndex(mask, active, clean, _neighbours(cells, active), row_lines, column_lines)
+    lines = _line_tables(cells, active, clean) if non_local else None
+    return ActiveIndex(mask, active, clean, _neighbours(cells, active), spans, lines)
+
+
+def _check_range(name: str, table: Tensor, most: int) -> None:
+    if table.numel():
+        low, high = (int(bound) for bound in table.aminmax())
+        if low < 0 or high > most:
+            raise ValueError(f"{name} holds {low} to {high}, outside 0 to {most}: use build_index")
+
+
+def _grouped(cells: Tensor) -> tuple[Tensor, Tensor]:
+    """The active positions in the order that ActiveIndex describes, and its spans."""
+    column = cells.clone()  # is any of the three cells of this image column in the window active?
+    column[:, 1:] |= cells[:, :-1]
+    column[:, :-1] |= cells[:, 1:]
+    previous, following = torch.zeros_like(cells), torch.zeros_like(cells)
+    previous[:, :, 1:] = column[:, :, :-1]
+    following[:, :, :-1] = column[:, :, 1:]
+    ascending = cells.view(-1).nonzero()[:, 0]
+    previous, following = previous.view(-1)[ascending], following.view(-1)[ascending]
+    groups = [following & ~previous, following & previous, previous & ~following, ~(previous | following)]
+    active = torch.cat([ascending[group] for group in groups])
+    first, both, last, _ = torch.stack(groups).sum(1).tolist()
+    return active, torch.tensor([first + both, first, first + both + last])
 
 
 def _neighbours(cells: Tensor, active: Tensor) -> Tensor:
@@ -76,53 +134,78 @@ def _neighbours(cells: Tensor, active: Tensor) -> Tensor:
     if n > SC_BREAK_EVEN * cells.numel():
         return active.new_empty(0, 9)
     pictures, height, width = cells.shape
-    padded = active.new_full((pictures, height + 2, width + 2), n)
-    padded[:, 1:-1, 1:-1][cells] = torch.arange(n, device=active.device)
-    picture = torch.div(active, height * width, rounding_mode="floor")
-    row = torch.div(active, width, rounding_mode="floor") - picture * height
-    corner = (picture * (height + 2) + row) * (width + 2) + active % width
+    picture_row = torch.div(active, width, rounding_mode="floor")
+    picture = torch.div(picture_row, height, rounding_mode="floor")
+    # A frame of one cell round each picture: the window's corner is then at a fixed distance.
+    corner = active + 2 * picture_row + picture * 2 * (width + 2)
     steps = torch.arange(3, device=active.device)
     window = (steps[:, None] * (width + 2) + steps).view(-1)
-    return padded.view(-1)[corner[:, None] + window]
+    numbers = active.new_full((pictures * (height + 2) * (width + 2),), n)
+    numbers[corner + window[4]] = torch.arange(n, device=active.device)
+    return numbers[corner[:, None] + window]
 
 
-def _line_chunks(cells: Tensor, numbers: Tensor, n: int, m: int) -> tuple[Tensor, ...]:
-    """Tables of the lines (last axis of `cells`) that hold both kinds of cell, in chunks of lines.
+def _line_tables(cells: Tensor, active: Tensor, clean: Tensor) -> LineTables:
+    n, m = active.numel(), clean.numel()
+    rows, columns = _along(cells, active, clean, upright=False), _along(cells, active, clean, upright=True)
+    row_s, row_t = rows.slot_counts()
+    column_s, column_t = columns.slot_counts()
+    s, t = row_s + column_s, row_t + column_t
+    query_slots = torch.stack([rows.query_slots, columns.query_slots + row_s], 1).clamp_(max=s)
+    key_slots = torch.stack([rows.key_slots, columns.key_slots + row_t], 1).clamp_(max=t)
+    # Cells without a slot write to the one past the end, which is then cut off.
+    query_at, key_at = active.new_full((s + 1,), n), active.new_zeros(t + 1)
+    query_at[query_slots] = torch.arange(n, device=cells.device)[:, None]
+    key_at[key_slots] = torch.arange(m, device=cells.device)[:, None]
+    before, after = active.new_zeros(2, s + 1)
+    before[query_slots] = torch.stack([rows.before, columns.before], 1)
+    after[query_slots] = torch.stack([rows.after, columns.after], 1)
+    chunks = torch.cat([F.pad(rows.chunks, (1, 0), value=0), F.pad(columns.chunks, (1, 0), value=1)])
+    return LineTables(query_at[:s], key_at[:t], before[:s], after[:s], query_slots, key_slots, chunks)
 
-    Four tensors a chunk of l lines: queries [l, Q] (numbers of degraded cells, padded with n), keys
-    [l, K] (numbers of clean cells, padded with m), before [l, Q] (how many of the line's keys stand
-    before a query: keys are in order, so direction is a comparison) and totals [l] (keys of a line).
-    """
-    length = cells.shape[-1]
-    marked, order = cells.reshape(-1, length), numbers.reshape(-1, length)
-    counts = marked.sum(1)
+
+class _Along(NamedTuple):
+    """The tables along one axis, its slots numbered from 0 (ABSENT and more where there is none)."""
+
+    query_slots: Tensor  # [n]
+    key_slots: Tensor  # [m]
+    before: Tensor  # [n]: keys before each active cell
+    after: Tensor  # [n]
+    chunks: Tensor  # [chunks, 3]: l, Q, K
+
+    def slot_counts(self) -> tuple[int, int]:
+        s, t = (self.chunks[:, :1] * self.chunks[:, 1:]).sum(0).tolist()
+        return s, t
+
+
+def _along(cells: Tensor, active: Tensor, clean: Tensor, *, upright: bool) -> _Along:
+    """The rows of `cells` [N, H, W], or its columns (`upright`)."""
+    lying = cells.transpose(1, 2) if upright else cells
+    marked = lying.reshape(-1, lying.shape[2])
+
+    def flat(values: Tensor) -> Tensor:
+        return (values.reshape(lying.shape).transpose(1, 2) if upright else values).reshape(-1)
+
+    seen = marked.cumsum(1)
+    clean_seen = torch.arange(1, marked.shape[1] + 1, device=cells.device) - seen
+    lines, chunks = _chunked(seen[:, -1], marked.shape[1])
+    widths = chunks[:, 1:].repeat_interleave(chunks[:, 0], dim=0)
+    starts = active.new_full((marked.shape[0], 2), ABSENT)
+    starts[lines] = (widths.cumsum(0) - widths).to(cells.device)
+    slots = flat(torch.where(marked, starts[:, :1] + seen, starts[:, 1:] + clean_seen) - 1)
+    before = flat(clean_seen)[active]
+    after = flat(clean_seen[:, -1:].expand(marked.shape))[active] - before
+    return _Along(slots[active], slots[clean], before, after, chunks)
+
+
+def _chunked(counts: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """The lines with both kinds of cell, most degraded first [lines], and their chunks (l, Q, K)."""
     lines = ((counts > 0) & (counts < length)).nonzero()[:, 0]
     lines = lines[torch.argsort(counts[lines], descending=True, stable=True)]
-    chunks: list[Tensor] = []
-    start, sizes = 0, counts[lines].tolist()
+    sizes, chunks, start = counts[lines].tolist(), [], 0
     while start < len(sizes):
-        # Sorted by count, so a chunk's first line has the most queries and its last the most keys.
-        stop = start + 1
-        while (
-            stop < len(sizes) and (stop + 1 - start) * sizes[start] * (length - sizes[stop]) <= CHUNK_SCORES
-        ):
-            stop += 1
-        chunks += _chunk(
-            marked[lines[start:stop]], order[lines[start:stop]], n, m, sizes[start], length - sizes[stop - 1]
-        )
+        # A chunk's first line has the most queries, its last the most keys.
+        stop = min(start + max(CHUNK_SCORES // (sizes[start] * length), 1), len(sizes))
+        chunks.append((stop - start, sizes[start], length - sizes[stop - 1]))
         start = stop
-    return tuple(chunks)
-
-
-def _chunk(marked: Tensor, order: Tensor, n: int, m: int, most_queries: int, most_keys: int) -> list[Tensor]:
-    rank = marked.cumsum(1)
-    place = torch.arange(1, marked.shape[1] + 1, device=marked.device).expand_as(rank)
-    line = torch.arange(marked.shape[0], device=marked.device)[:, None].expand_as(rank)
-    queries = order.new_full((marked.shape[0], most_queries), n)
-    before = torch.zeros_like(queries)
-    keys = order.new_full((marked.shape[0], most_keys), m)
-    queries[line[marked], rank[marked] - 1] = order[marked]
-    before[line[marked], rank[marked] - 1] = (place - rank)[marked]
-    clean = ~marked
-    keys[line[clean], (place - rank)[clean] - 1] = order[clean]
-    return [queries, keys, before, clean.sum(1)]
+    return lines, torch.tensor(chunks, dtype=torch.int64).view(-1, 3)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from kernels import cpu
-from kernels.index import ActiveIndex
+from kernels.index import ActiveIndex, LineTables
 
 
 def sc_block(
@@ -41,7 +41,7 @@ def sc_block(
         width += growth
     _check_shape("out_weight", out_weight, (out_weight.shape[0], width), rows)
     _check_shape("out_bias", out_bias, (out_weight.shape[0],), rows)
-    tables = (index.active, index.neighbours, list(index.shape))
+    tables = (index.active, index.neighbours, index.spans, list(index.shape))
     return _sc_block(rows, *tables, list(weights), list(biases), out_weight, out_bias)[0]
 
 
@@ -56,9 +56,9 @@ def snl_step(queries: Tensor, keys: Tensor, blend: Tensor, index: ActiveIndex, s
     _check_rows("keys", keys, index.clean.numel(), index)
     _check_shape("keys", keys, (keys.shape[0], queries.shape[1]), queries)
     _check_shape("blend", blend, (queries.shape[0], 4), queries)
-    if index.row_lines is None or index.column_lines is None:
+    if index.lines is None:
         raise ValueError("the index has no line tables: build it with build_index(mask, non_local=True)")
-    return _snl_step(queries, keys, blend, list(index.row_lines), list(index.column_lines), scale)
+    return _snl_step(queries, keys, blend, list(index.lines), scale)
 
 
 def sfm(features: Tensor, mask: Tensor, *, eps: float, max_ratio: float, fade: float) -> Tensor:
@@ -109,6 +109,7 @@ def _sc_block(
     rows: Tensor,
     active: Tensor,
     neighbours: Tensor,
+    spans: Tensor,
     shape: Sequence[int],
     weights: Sequence[Tensor],
     biases: Sequence[Tensor],
@@ -116,7 +117,7 @@ def _sc_block(
     out_bias: Tensor,
 ) -> tuple[Tensor, Tensor]:
     if neighbours.shape[0] == rows.shape[0]:
-        return cpu.sc_block(rows, neighbours, weights, biases, out_weight, out_bias)
+        return cpu.sc_block(rows, neighbours, spans, weights, biases, out_weight, out_bias)
     return cpu.dense_sc_block(rows, active, _triple(shape), weights, biases, out_weight, out_bias)
 
 
@@ -125,13 +126,14 @@ def _(
     rows: Tensor,
     active: Tensor,
     neighbours: Tensor,
+    spans: Tensor,
     shape: Sequence[int],
     weights: Sequence[Tensor],
     biases: Sequence[Tensor],
     out_weight: Tensor,
     out_bias: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    cells = rows.shape[0] + 1 if neighbours.shape[0] == rows.shape[0] else math.prod(shape)
+    cells = rows.shape[0] if neighbours.shape[0] == rows.shape[0] else math.prod(shape)
     return rows.new_empty(rows.shape[0], out_weight.shape[0]), rows.new_empty(cells, out_weight.shape[1])
 
 
@@ -141,12 +143,13 @@ def _sc_block_backward(
     buffer: Tensor,
     active: Tensor,
     neighbours: Tensor,
+    spans: Tensor,
     shape: Sequence[int],
     weights: Sequence[Tensor],
     out_weight: Tensor,
 ) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor, Tensor]:
     if neighbours.shape[0] == grad.shape[0]:
-        return cpu.sc_block_backward(grad, buffer, neighbours, weights, out_weight)
+        return cpu.sc_block_backward(grad, buffer, neighbours, spans, weights, out_weight)
     return cpu.dense_sc_block_backward(grad, buffer, active, _triple(shape), weights, out_weight)
 
 
@@ -156,6 +159,7 @@ def _(
     buffer: Tensor,
     active: Tensor,
     neighbours: Tensor,
+    spans: Tensor,
     shape: Sequence[int],
     weights: Sequence[Tensor],
     out_weight: Tensor,
@@ -170,84 +174,55 @@ def _(
 
 
 def _sc_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    _, active, neighbours, shape, weights, _, out_weight, _ = inputs
+    _, active, neighbours, spans, shape, weights, _, out_weight, _ = inputs
     ctx.mark_non_differentiable(output[1])
     ctx.shape = shape
-    ctx.save_for_backward(output[1], active, neighbours, out_weight, *weights)
+    ctx.save_for_backward(output[1], active, neighbours, spans, out_weight, *weights)
 
 
 def _sc_backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Any, ...]:
-    buffer, active, neighbours, out_weight, *weights = ctx.saved_tensors
-    grads = _sc_block_backward(grad, buffer, active, neighbours, ctx.shape, weights, out_weight)
+    buffer, active, neighbours, spans, out_weight, *weights = ctx.saved_tensors
+    grads = _sc_block_backward(grad, buffer, active, neighbours, spans, ctx.shape, weights, out_weight)
     rows, layer_weights, biases, out_w, out_b = grads
-    return rows, None, None, None, layer_weights, biases, out_w, out_b
+    return rows, None, None, None, None, layer_weights, biases, out_w, out_b
 
 
 _sc_block.register_autograd(_sc_backward, setup_context=_sc_setup)
 
 
 @torch.library.custom_op("spair::snl_step", mutates_args=())
-def _snl_step(
-    queries: Tensor,
-    keys: Tensor,
-    blend: Tensor,
-    row_lines: Sequence[Tensor],
-    column_lines: Sequence[Tensor],
-    scale: float,
-) -> Tensor:
-    return cpu.snl_step(queries, keys, blend, row_lines, column_lines, scale).clone()
+def _snl_step(queries: Tensor, keys: Tensor, blend: Tensor, lines: Sequence[Tensor], scale: float) -> Tensor:
+    return cpu.snl_step(queries, keys, blend, LineTables(*lines), scale)
 
 
 @_snl_step.register_fake
-def _(
-    queries: Tensor,
-    keys: Tensor,
-    blend: Tensor,
-    row_lines: Sequence[Tensor],
-    column_lines: Sequence[Tensor],
-    scale: float,
-) -> Tensor:
+def _(queries: Tensor, keys: Tensor, blend: Tensor, lines: Sequence[Tensor], scale: float) -> Tensor:
     return queries.new_empty(queries.shape)
 
 
 @torch.library.custom_op("spair::snl_step_backward", mutates_args=())
 def _snl_step_backward(
-    grad: Tensor,
-    queries: Tensor,
-    keys: Tensor,
-    blend: Tensor,
-    row_lines: Sequence[Tensor],
-    column_lines: Sequence[Tensor],
-    scale: float,
+    grad: Tensor, queries: Tensor, keys: Tensor, blend: Tensor, lines: Sequence[Tensor], scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    grads = cpu.snl_step_backward(grad, queries, keys, blend, row_lines, column_lines, scale)
-    return grads[0].clone(), grads[1].clone(), grads[2].clone()
+    return cpu.snl_step_backward(grad, queries, keys, blend, LineTables(*lines), scale)
 
 
 @_snl_step_backward.register_fake
 def _(
-    grad: Tensor,
-    queries: Tensor,
-    keys: Tensor,
-    blend: Tensor,
-    row_lines: Sequence[Tensor],
-    column_lines: Sequence[Tensor],
-    scale: float,
+    grad: Tensor, queries: Tensor, keys: Tensor, blend: Tensor, lines: Sequence[Tensor], scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     return queries.new_empty(queries.shape), keys.new_empty(keys.shape), blend.new_empty(blend.shape)
 
 
 def _snl_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    queries, keys, blend, row_lines, column_lines, scale = inputs
-    ctx.scale, ctx.row_tables = scale, len(row_lines)
-    ctx.save_for_backward(queries, keys, blend, *row_lines, *column_lines)
+    queries, keys, blend, lines, ctx.scale = inputs
+    ctx.save_for_backward(queries, keys, blend, *lines)
 
 
 def _snl_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     queries, keys, blend, *lines = ctx.saved_tensors
-    row_lines, column_lines = lines[: ctx.row_tables], lines[ctx.row_tables :]
-    grads = _snl_step_backward(grad, queries, keys, blend, row_lines, column_lines, ctx.scale)
-    return *grads, [None] * len(row_lines), [None] * len(column_lines), None
+    grads = _snl_step_backward(grad, queries, keys, blend, lines, ctx.scale)
+    return *grads, [None] * len(lines), None
 
 
 _snl_step.register_autograd(_snl_backward, setup_context=_snl_setup)

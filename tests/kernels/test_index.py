@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -29,7 +31,20 @@ def test_pictures_of_a_batch_do_not_touch():
     mask = torch.zeros(2, 1, 2, 2, dtype=torch.bool)
     mask[0, 0, 1], mask[1, 0, 0] = True, True
     made = build_index(mask)
-    assert set(made.neighbours[:2].flatten().tolist()) <= {0, 1, 4}
+    for cell, window in zip(made.active.tolist(), made.neighbours.tolist(), strict=True):
+        assert {int(made.active[q]) // 4 for q in window if q < 4} == {cell // 4}
+
+
+def test_the_rows_an_outer_column_of_taps_can_serve_are_one_range():
+    made = build_index(torch.rand(2, 1, 11, 13, generator=torch.Generator().manual_seed(1)) < 0.4)
+    n = made.active.numel()
+    left_stop, right_start, right_stop = made.spans.tolist()
+    assert 0 < right_start < left_stop < right_stop < n
+    window = made.neighbours.view(n, 3, 3) < n
+    # A cell serves the left tap of the cell on its right, the right tap of the one on its left.
+    serves_left, serves_right = window[:, :, 2].any(1), window[:, :, 0].any(1)
+    assert serves_left.tolist() == [row < left_stop for row in range(n)]
+    assert serves_right.tolist() == [right_start <= row < right_stop for row in range(n)]
 
 
 def test_a_nearly_full_mask_needs_no_table():
@@ -37,16 +52,30 @@ def test_a_nearly_full_mask_needs_no_table():
     assert build_index(mask).neighbours.shape == (0, 9)
 
 
-def test_chunks_hold_every_line_with_both_kinds_once(monkeypatch):
+def test_line_tables_hold_every_cell_of_a_line_with_both_kinds_once(monkeypatch):
     monkeypatch.setattr(index, "CHUNK_SCORES", 20)
     mask = torch.rand(2, 1, 9, 7, generator=torch.Generator().manual_seed(2)) < 0.5
     made = build_index(mask)
-    queries = torch.cat([chunk.flatten() for chunk in made.row_lines[::4]])
-    queries = queries[queries < made.active.numel()]
-    mixed = mask[:, 0].any(2) & (~mask[:, 0]).any(2)
-    expected = int((mask[:, 0] & mixed[..., None]).sum())
-    assert queries.unique().numel() == queries.numel() == expected
-    assert len(made.row_lines) > 4
+    lines, n = made.lines, made.active.numel()
+    for axis, across in enumerate((2, 1)):
+        mixed = (mask[:, 0].any(across) & (~mask[:, 0]).any(across)).unsqueeze(across)
+        slots = lines.query_slots[:, axis]
+        has_slot = (mask[:, 0] & mixed).view(-1)[made.active]
+        assert torch.equal(slots < lines.query_at.numel(), has_slot)
+        assert torch.equal(lines.query_at[slots[has_slot]], torch.arange(n)[has_slot])
+        has_key = (~mask[:, 0] & mixed).view(-1)[made.clean]
+        keys = lines.key_slots[:, axis][has_key]
+        assert torch.equal(lines.key_at[keys], torch.arange(made.clean.numel())[has_key])
+    assert len(lines.chunks) > 4
+    assert set(lines.chunks[:, 0].tolist()) == {0, 1}
+
+
+def test_tables_of_another_mask_are_refused():
+    made = build_index(torch.rand(1, 1, 9, 7, generator=torch.Generator().manual_seed(2)) < 0.5)
+    with pytest.raises(ValueError, match="neighbours holds"):
+        replace(made, neighbours=made.neighbours + 1)
+    with pytest.raises(ValueError, match="use build_index"):
+        replace(made, active=made.active[1:])
 
 
 @pytest.mark.parametrize(

@@ -180,10 +180,10 @@ def test_gradcheck_and_opcheck():
     dense = features.requires_grad_()
     assert torch.autograd.gradcheck(lambda f: sfm(f, mask, eps=1e-3, max_ratio=4.0, fade=2.0), (dense,))
 
-    tables = (made.active, made.neighbours, list(made.shape))
+    tables = (made.active, made.neighbours, made.spans, list(made.shape))
     torch.library.opcheck(torch.ops.spair.sc_block, (rows, *tables, weights, biases, out_weight, out_bias))
-    lines = (list(made.row_lines), list(made.column_lines))
-    torch.library.opcheck(torch.ops.spair.snl_step, (rows, keys, blend, *lines, 0.5))
+    lines = list(made.lines)
+    torch.library.opcheck(torch.ops.spair.snl_step, (rows, keys, blend, lines, 0.5))
     torch.library.opcheck(
         torch.ops.spair.sfm, (dense.contiguous(memory_format=torch.channels_last), mask, 1e-3, 4.0, 2.0)
     )
