@@ -258,60 +258,88 @@ def _attention(q: Tensor, k: Tensor, chunk: _Chunk, lines: LineTables) -> tuple[
 
 def sfm(features: Tensor, mask: Tensor, eps: float, max_ratio: float, fade: float) -> tuple[Tensor, Tensor]:
     """Features N x C x H x W -> modulated, and the statistics [6, N, C] that backward needs."""
-    wide = features.float() if features.dtype in (torch.float16, torch.bfloat16) else features
-    marked = mask.to(wide.dtype)
-    counts = _set_counts(marked)
-    means = _set_means(wide, marked, counts)
-    centred = wide - _by_set(means, marked)
-    variances = _set_means(centred.square(), marked, counts)
-    sigmas = (variances + eps).sqrt()
-    free = sigmas[1] / sigmas[0]
+    cells = _wide_cells(features)
+    both = _both_sets(mask, cells)
+    counts = both.sum(2).t()
+    means = torch.bmm(both, cells) / counts.t().clamp(min=1)[..., None]
+    squares = torch.zeros_like(means)
+    for at in _cell_ranges(cells):
+        # Centred first, set by set: a difference of large squares would lose the variance.
+        share = both[:, :, at]
+        centred = torch.baddbmm(cells[:, at], share.transpose(1, 2), means, alpha=-1)
+        squares.baddbmm_(share, centred.square_())
+    variances = squares.transpose(0, 1) / counts.clamp(min=1)[..., None]
+    mu1, mu0 = means.unbind(1)
+    sigma1, sigma0 = (variances + eps).sqrt()
+    free = sigma0 / sigma1
     ratio = free.clamp(1 / max_ratio, max_ratio)
-    # Two terms whose product is zero where an image lacks degraded or clean pixels.
-    weight = (counts / (counts + fade).clamp(min=1)).prod(0) * (counts > 0).all(0)
-    gain = weight * (ratio - 1)
-    shift = weight * (means[1] - ratio * means[0])
-    out = wide + marked * (gain[..., None, None] * wide + shift[..., None, None])
-    held = ratio != free
-    statistics = torch.stack([means[0], means[1], sigmas[0], sigmas[1], ratio, held.to(wide.dtype)])
-    return out.to(features.dtype), statistics
+    weight = _fade_weight(counts, fade)
+    gain, shift = weight * (ratio - 1), weight * (mu0 - ratio * mu1)
+    out = cells.clone(memory_format=torch.contiguous_format)
+    rows, active = out.view(-1, out.shape[2]), mask.flatten().nonzero()[:, 0]
+    picture, degraded = active // cells.shape[1], rows.index_select(0, active)
+    moved = gain.index_select(0, picture).add_(1).mul_(degraded).add_(shift.index_select(0, picture))
+    rows.index_copy_(0, active, moved)
+    statistics = torch.stack([mu1, mu0, sigma1, sigma0, ratio, (ratio != free).to(ratio.dtype)])
+    return _as_pictures(out, features).to(features.dtype), statistics
 
 
 def sfm_backward(grad: Tensor, features: Tensor, mask: Tensor, statistics: Tensor, fade: float) -> Tensor:
     """The gradient of the features; that through a clamped ratio is zero."""
-    wide, upstream = features.to(statistics.dtype), grad.to(statistics.dtype)
-    marked = mask.to(wide.dtype)
-    counts = _set_counts(marked)
-    weight = (counts / (counts + fade).clamp(min=1)).prod(0) * (counts > 0).all(0)
+    cells, upstream = _wide_cells(features), _wide_cells(grad)
+    both = _both_sets(mask, cells)
+    counts = both.sum(2).t()
+    weight = _fade_weight(counts, fade)
     mu1, mu0, sigma1, sigma0, ratio, held = statistics
-    through = upstream * marked * weight[..., None, None]
-    total = through.sum((2, 3))
-    grad_ratio = (1 - held) * ((through * wide).sum((2, 3)) - mu1 * total)
+    total, along = torch.zeros_like(mu1)[:, None], torch.zeros_like(mu1)[:, None]
+    for at in _cell_ranges(cells):
+        total.baddbmm_(both[:, :1, at], upstream[:, at])
+        along.baddbmm_(both[:, :1, at], upstream[:, at] * cells[:, at])
+    total, along = weight * total[:, 0], weight * along[:, 0]
+    grad_ratio = (1 - held) * (along - mu1 * total)
     slope1 = -grad_ratio * sigma0 / sigma1.square() / sigma1
     slope0 = grad_ratio / sigma1 / sigma0
-    n1, n0 = counts.clamp(min=1)
-    scale = _by_set(torch.stack([slope1 / n1, slope0 / n0]), marked)
-    offset = _by_set(torch.stack([(-ratio * total - slope1 * mu1) / n1, (total - slope0 * mu0) / n0]), marked)
-    direct = upstream + through * (ratio - 1)[..., None, None]
-    return (direct + scale * wide + offset).to(grad.dtype)
+    n1, n0 = counts.clamp(min=1)[..., None]
+    scale = torch.stack([slope1 / n1, slope0 / n0], 1)
+    offset = torch.stack([(-ratio * total - slope1 * mu1) / n1, (total - slope0 * mu0) / n0], 1)
+    through = torch.stack([weight * (ratio - 1), torch.zeros_like(ratio)], 1)
+    out = torch.empty_like(cells)
+    for at in _cell_ranges(cells):
+        share = both[:, :, at].transpose(1, 2)
+        part = torch.baddbmm(upstream[:, at], share, offset)
+        part.addcmul_(torch.bmm(share, scale), cells[:, at])
+        out[:, at] = part.addcmul_(torch.bmm(share, through), upstream[:, at])
+    return _as_pictures(out, features).to(grad.dtype)
 
 
-def _set_counts(marked: Tensor) -> Tensor:
-    degraded = marked.sum((2, 3))
-    return torch.stack([degraded, marked.shape[2] * marked.shape[3] - degraded])
+def _wide_cells(features: Tensor) -> Tensor:
+    """N x C x H x W -> [N, H*W, C], low precision widened to float32."""
+    wide = features.float() if features.dtype in (torch.float16, torch.bfloat16) else features
+    return wide.permute(0, 2, 3, 1).flatten(1, 2)
 
 
-def _set_means(values: Tensor, marked: Tensor, counts: Tensor) -> Tensor:
-    """Means over the degraded and over the clean cells [2, N, C], as one batched product."""
-    cells = values.permute(0, 2, 3, 1).flatten(1, 2)
-    share = marked.flatten(2)
-    both = torch.cat([share, 1 - share], dim=1)
-    return torch.bmm(both, cells).transpose(0, 1) / counts.clamp(min=1)
+def _as_pictures(cells: Tensor, like: Tensor) -> Tensor:
+    n, channels, height, width = like.shape
+    return cells.view(n, height, width, channels).permute(0, 3, 1, 2)
 
 
-def _by_set(pair: Tensor, marked: Tensor) -> Tensor:
-    """[2, N, C] -> N x C x H x W: the first where marked, the second elsewhere."""
-    return pair[1][..., None, None] + marked * (pair[0] - pair[1])[..., None, None]
+def _both_sets(mask: Tensor, cells: Tensor) -> Tensor:
+    """[N, 2, H*W]: one for the cells of each set, the degraded and the clean."""
+    marked = mask.flatten(2).to(cells.dtype)
+    return torch.cat([marked, 1 - marked], dim=1)
+
+
+def _fade_weight(counts: Tensor, fade: float) -> Tensor:
+    """[N, 1]: how much of the correction applies; zero where a picture lacks one of the sets."""
+    return ((counts / (counts + fade).clamp(min=1)).prod(0) * (counts > 0).all(0))[:, None]
+
+
+def _cell_ranges(cells: Tensor) -> Iterator[slice]:
+    """Parts whose intermediate values stay in a CPU's cache; all at once elsewhere."""
+    count, channels = cells.shape[1:]
+    step = max((1 << 17) // (channels * cells.shape[0]), 1) if cells.device.type == "cpu" else max(count, 1)
+    for start in range(0, count, step):
+        yield slice(start, start + step)
 
 
 def _column_ranges(spans: Tensor, n: int) -> list[tuple[int, int]]:

@@ -33,6 +33,48 @@ def replace_rows(features: Tensor, positions: Tensor, rows: Tensor) -> Tensor:
     return replaced.view(n, height, width, channels).permute(0, 3, 1, 2)
 
 
+class Pointwise(nn.Conv2d):
+    """A 1x1 convolution, computed as one product over the rows: on CPUs twice as fast as the general form."""
+
+    def __init__(self, channels: int, out_channels: int) -> None:
+        super().__init__(channels, out_channels, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """N x C x H x W -> N x C_out x H x W."""
+        return pointwise(features, self.weight, self.bias)
+
+
+def pointwise(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The product of every cell, N x C x H x W, with a weight [C_out, C, 1, 1]."""
+    n, _, height, width = features.shape
+    rows = F.linear(rows_of(features), weight.flatten(1), bias)
+    return rows.view(n, height, width, -1).permute(0, 3, 1, 2)
+
+
+class Rise(nn.Module):
+    """From a coarser level to the finer one: project, repeat each cell 2x2, merge with the skip, ReLU.
+
+    The merge of the repeated half is taken before repeating, where it costs a quarter.
+    """
+
+    def __init__(self, coarse_channels: int, channels: int) -> None:
+        super().__init__()
+        self.up = Pointwise(coarse_channels, channels)
+        self.merge = Pointwise(2 * channels, channels)
+
+    def forward(self, coarse: Tensor, skip: Tensor) -> Tensor:
+        """`coarse` N x C' x H/2 x W/2, `skip` N x C x H x W -> N x C x H x W."""
+        from_coarse, from_skip = self.merge.weight.chunk(2, dim=1)
+        risen = pointwise(self.up(coarse), from_coarse, self.merge.bias)
+        risen = F.interpolate(risen, scale_factor=2, mode="nearest")
+        return F.relu_(pointwise(skip, from_skip, None).add_(risen))
+
+    def macs(self, cells: int) -> int:
+        """Multiply-accumulates of merging into so many cells of the finer level (`up` has its own)."""
+        half = self.merge.weight.numel() // 2
+        return half * cells + half * (cells // 4)
+
+
 class DenseBlock(nn.Module):
     """Densely connected 3x3 convolutions, then a 1x1 back to the width, added to the input."""
 
@@ -41,14 +83,14 @@ class DenseBlock(nn.Module):
         self.layers = nn.ModuleList(
             nn.Conv2d(channels + i * growth, growth, 3, padding=1) for i in range(layers)
         )
-        self.fuse = nn.Conv2d(channels + layers * growth, channels, 1)
+        self.fuse = Pointwise(channels + layers * growth, channels)
 
     def forward(self, features: Tensor) -> Tensor:
         """N x C x H x W -> N x C x H x W."""
         seen = features
         for layer in self.layers:
-            seen = torch.cat([seen, F.relu(layer(seen))], dim=1)
-        return features + self.fuse(seen)
+            seen = torch.cat([seen, F.relu_(layer(seen))], dim=1)
+        return self.fuse(seen).add_(features)
 
 
 class FeatureModulator(nn.Module):
@@ -59,12 +101,12 @@ class FeatureModulator(nn.Module):
 
     def __init__(self, channels: int, guide_channels: int, *, guarded: bool) -> None:
         super().__init__()
-        self.project = nn.Conv2d(guide_channels, channels, 1)
+        self.project = Pointwise(guide_channels, channels)
         self.guarded = guarded
 
     def forward(self, features: Tensor, guide: Tensor, mask: Tensor) -> Tensor:
         """`features` N x C x H x W, `guide` (Net_L's, same level) N x C_L x H x W, `mask` bool."""
-        fused = features + self.project(guide)
+        fused = self.project(guide).add_(features)
         if self.guarded:
             return sfm(fused, mask, eps=SFM_EPS, max_ratio=SFM_MAX_RATIO, fade=SFM_FADE)
         return sfm(fused, mask, eps=SFM_PAPER_EPS, max_ratio=math.inf, fade=0.0)
@@ -136,7 +178,7 @@ class NonLocal(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.fuse = nn.Conv2d(channels, channels, 1)
+        self.fuse = Pointwise(channels, channels)
 
     def forward(self, features: Tensor) -> Tensor:
         """N x C x H x W -> N x C x H x W."""

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spair_core.blocks import SparseConvolution, SparseNonLocal
+from spair_core.blocks import Rise, SparseConvolution, SparseNonLocal
 from spair_core.network import NetworkConfig, Spair, full, light
 
 DENSITIES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -58,12 +58,21 @@ def count_mask(config: NetworkConfig, mask: Tensor) -> Cost:
 
         return hook
 
+    def merge(part: str) -> Any:
+        def hook(module: Rise, _: Any, output: Tensor) -> None:
+            spent[part] += module.macs(output.shape[0] * output.shape[2] * output.shape[3])
+
+        return hook
+
     def sparse(module: SparseConvolution | SparseNonLocal, args: tuple[Any, ...], _: Any) -> None:
         spent["sparse"] += module.macs(args[-1])
 
     for name, module in model.named_modules():
+        part = "localizer" if name.startswith("localizer") else "dense"
         if isinstance(module, nn.Conv2d):
-            module.register_forward_hook(dense("localizer" if name.startswith("localizer") else "dense"))
+            module.register_forward_hook(dense(part))
+        elif isinstance(module, Rise):
+            module.register_forward_hook(merge(part))
         elif isinstance(module, SparseConvolution | SparseNonLocal):
             module.register_forward_hook(sparse)
     model(torch.zeros(mask.shape[0], 3, *mask.shape[-2:]), mask)

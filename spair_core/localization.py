@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spair_core.blocks import DenseBlock
+from spair_core.blocks import DenseBlock, Rise
 
 
 @dataclass(frozen=True)
@@ -52,8 +51,7 @@ class Localizer(nn.Module):
         self.down = nn.ModuleList(
             [nn.Conv2d(wide, mid, 3, stride=2, padding=1), nn.Conv2d(mid, deep, 3, stride=2, padding=1)]
         )
-        self.up = nn.ModuleList([nn.Conv2d(mid, wide, 1), nn.Conv2d(deep, mid, 1)])
-        self.merge = nn.ModuleList([nn.Conv2d(2 * wide, wide, 1), nn.Conv2d(2 * mid, mid, 1)])
+        self.rise = nn.ModuleList([Rise(mid, wide), Rise(deep, mid)])
         self.decoder = nn.ModuleList(
             DenseBlock(c, g, n)
             for c, g, n in zip(config.channels, config.growth, config.decoder_layers, strict=False)
@@ -62,14 +60,10 @@ class Localizer(nn.Module):
 
     def forward(self, pictures: Tensor) -> Localization:
         """`pictures` N x 3 x H x W in [0, 1]."""
-        half = self.encoder[0](F.relu(self.stem(F.pixel_unshuffle(pictures, 2))))
-        quarter = self.encoder[1](F.relu(self.down[0](half)))
-        eighth = self.encoder[2](F.relu(self.down[1](quarter)))
-        quarter_up = self._rise(1, eighth, quarter)
-        half_up = self._rise(0, quarter_up, half)
+        half = self.encoder[0](F.relu_(self.stem(F.pixel_unshuffle(pictures, 2))))
+        quarter = self.encoder[1](F.relu_(self.down[0](half)))
+        eighth = self.encoder[2](F.relu_(self.down[1](quarter)))
+        quarter_up = self.decoder[1](self.rise[1](eighth, quarter))
+        half_up = self.decoder[0](self.rise[0](quarter_up, half))
         logits = F.pixel_shuffle(self.head(half_up), 2)
         return Localization(logits, (half, quarter, eighth), (half_up, quarter_up))
-
-    def _rise(self, level: int, coarse: Tensor, skip: Tensor) -> Tensor:
-        up = F.interpolate(self.up[level](coarse), scale_factor=2, mode="nearest")
-        return self.decoder[level](F.relu(self.merge[level](torch.cat([up, skip], dim=1))))

@@ -19,6 +19,8 @@ from spair_core.blocks import (
     DenseBlock,
     FeatureModulator,
     NonLocal,
+    Pointwise,
+    Rise,
     SparseConvolution,
     SparseNonLocal,
     replace_rows,
@@ -94,10 +96,9 @@ class Restorer(nn.Module):
         )
         self.encoder_modulators = self._modulators(config, guide_channels, levels=3)
         self.decoder_modulators = self._modulators(config, guide_channels, levels=2)
-        self.up = nn.ModuleList([nn.Conv2d(quarter, half, 1), nn.Conv2d(eighth, quarter, 1)])
-        self.merge = nn.ModuleList([nn.Conv2d(2 * half, half, 1), nn.Conv2d(2 * quarter, quarter, 1)])
-        self.full_up = nn.Conv2d(half, 4 * config.full_channels, 1)
-        self.full_skip = nn.Conv2d(3, config.full_channels, 3, padding=1)
+        self.rise = nn.ModuleList([Rise(quarter, half), Rise(eighth, quarter)])
+        self.full_up = Pointwise(half, 4 * config.full_channels)
+        self.full_skip = nn.Conv2d(12, 4 * config.full_channels, 3, padding=1)
         widths = (config.full_channels, *config.channels)
         self.decoder = nn.ModuleList(
             DecoderBlock(c, g, config, attend=level > 0)
@@ -119,20 +120,21 @@ class Restorer(nn.Module):
 
         `indices` are those of the mask at full resolution, 1/2, 1/4 and 1/8.
         """
-        skips = self._encode(pictures, located, indices)
+        unshuffled = F.pixel_unshuffle(pictures, 2)
+        skips = self._encode(unshuffled, located, indices)
         features = self.decoder[3](skips[2], indices[3])
         for level in (1, 0):
             features = self._rise(level, features, skips[level], located, indices)
-        return self._finish(pictures, features, indices[0])
+        return self._finish(unshuffled, features, indices[0])
 
     def _encode(
-        self, pictures: Tensor, located: Localization, indices: tuple[ActiveIndex, ...]
+        self, unshuffled: Tensor, located: Localization, indices: tuple[ActiveIndex, ...]
     ) -> list[Tensor]:
-        features = F.relu(self.stem(F.pixel_unshuffle(pictures, 2)))
+        features = F.relu_(self.stem(unshuffled))
         skips: list[Tensor] = []
         for level in range(3):
             if level:
-                features = F.relu(self.down[level - 1](skips[-1]))
+                features = F.relu_(self.down[level - 1](skips[-1]))
             features = self.encoder[level](features)
             if self.encoder_modulators:
                 features = self.encoder_modulators[level](
@@ -149,13 +151,13 @@ class Restorer(nn.Module):
         located: Localization,
         indices: tuple[ActiveIndex, ...],
     ) -> Tensor:
-        up = F.interpolate(self.up[level](coarse), scale_factor=2, mode="nearest")
-        features = F.relu(self.merge[level](torch.cat([up, skip], dim=1)))
+        features = self.rise[level](coarse, skip)
         index = indices[level + 1]
         if self.decoder_modulators:
             features = self.decoder_modulators[level](features, located.decoder[level], index.mask)
         return self.decoder[level + 1](features, index)
 
-    def _finish(self, pictures: Tensor, half: Tensor, index: ActiveIndex) -> Tensor:
-        features = F.relu(F.pixel_shuffle(self.full_up(half), 2) + self.full_skip(pictures))
+    def _finish(self, unshuffled: Tensor, half: Tensor, index: ActiveIndex) -> Tensor:
+        merged = F.relu_(self.full_up(half).add_(self.full_skip(unshuffled)))
+        features = F.pixel_shuffle(merged, 2).contiguous(memory_format=torch.channels_last)
         return self.output(self.decoder[0](features, index))
