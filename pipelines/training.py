@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device, prepare_model
 
-from pipelines import cluster, storage, tracking
+from pipelines import cluster, models, storage, tracking
 from pipelines.crop_stream import CropConfig, epoch_batches
+from pipelines.models import ResolvedModel
 from pipelines.shards import RowGroup, judged_example, list_row_groups, read_row_group
 from spair_core import inference, metrics, network, weights
 from spair_core.crops import Example
@@ -84,6 +85,8 @@ class TrainConfig:
     """MLflow experiment."""
     register_as: str | None = None
     """Registered model's name; by default spair-TASK."""
+    start_from: str | None = None
+    """Weights to start from instead of random ones: shipped weights, a file, a URI or models:/NAME@ALIAS."""
 
     def __post_init__(self) -> None:
         if self.batch_size % self.workers:
@@ -92,6 +95,18 @@ class TrainConfig:
     def network(self) -> NetworkConfig:
         """The preset's configuration."""
         return PRESETS[self.preset]()
+
+    def start(self) -> ResolvedModel | None:
+        """The model of `start_from`. Raises ModelError where it is not there or of another network."""
+        if self.start_from is None:
+            return None
+        model = models.resolve(self.start_from)
+        if model.card.network != self.network():
+            raise models.ModelError(
+                f"{self.start_from} holds another network than preset {self.preset}: start from weights of "
+                "that preset, or choose the preset that they were trained with"
+            )
+        return model
 
     def provenance(self, groups: list[RowGroup], measured: dict[str, float]) -> dict[str, str]:
         """Where the weights come from, for the model file's header."""
@@ -103,6 +118,7 @@ class TrainConfig:
             "batch": f"{self.batch_size} crops of {self.crops.crop_size}",
             "learning": self.learning,
             "seed": self.crops.seed,
+            **({"started from": self.start_from} if self.start_from else {}),
         }
         return {k: str(v) for k, v in facts.items()} | {k: f"{v:.4f}" for k, v in measured.items()}
 
@@ -122,18 +138,21 @@ def train(config: TrainConfig) -> str:
     """Train, and register the model; gives the model file's location.
 
     A run of the same `storage` and `name` that was broken off is gone on with. Raises StorageError
-    and TrackingError before anything starts where a location or MLflow cannot be used, ValueError
+    and TrackingError before anything starts where a location or MLflow cannot be used, ModelError where
+    `start_from` does not fit, ValueError
     for a configuration that does not fit, RuntimeError where the workers fail for good.
     """
     groups = list_row_groups(config.data, "train")
     held_out = list_row_groups(config.validation, "val") if config.validation else []
     filesystem, path = storage.arrow_filesystem(config.storage)
+    start = config.start()
+    job = {"config": config, "groups": groups, "held_out": held_out, "start": start}
     cluster.connect(worker_output=True)
     with tracking.run(config.experiment, config.name) as run:
         run.log_params(config)
         trainer = TorchTrainer(
             _work,
-            train_loop_config={"config": config, "groups": groups, "held_out": held_out, "run": run},
+            train_loop_config=job | {"run": run},
             scaling_config=ScalingConfig(
                 num_workers=config.workers,
                 use_gpu=config.gpu,
@@ -181,7 +200,7 @@ def _publish(
 def _work(job: dict[str, Any]) -> None:
     """What each Ray Train worker does."""
     config: TrainConfig = job["config"]
-    worker = _Worker(config, job["groups"], job["held_out"], job["run"])
+    worker = _Worker(config, job["groups"], job["held_out"], job["run"], job["start"])
     for epoch in range(worker.restore(), config.epochs):
         worker.epoch(epoch)
 
@@ -190,7 +209,12 @@ class _Worker:
     """One data-parallel worker: its learner, its part of the data, and (rank 0) the reports."""
 
     def __init__(
-        self, config: TrainConfig, groups: list[RowGroup], held_out: list[RowGroup], run: tracking.Run
+        self,
+        config: TrainConfig,
+        groups: list[RowGroup],
+        held_out: list[RowGroup],
+        run: tracking.Run,
+        start: ResolvedModel | None,
     ) -> None:
         context = ray.train.get_context()
         self.rank, self.world = context.get_world_rank(), context.get_world_size()
@@ -200,7 +224,7 @@ class _Worker:
         self.steps = config.epoch_steps or max(1, pictures // config.batch_size)
         self.device = get_device()
         torch.manual_seed(config.crops.seed)
-        self.model = Spair(config.network()).to(self.device)
+        self.model = (start.build() if start else Spair(config.network())).to(self.device)
         self.learner: Learner | None = None
 
     def restore(self) -> int:

@@ -103,11 +103,27 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(cluster, data, mlflow_sto
 
     resolved = models.resolve("models:/spair-rain/1")
     assert resolved.data == whole
+    # Without a step worth speaking of, a run that starts from a model ends at that model.
+    still = replace(config.learning, learning_rate=1e-9, ema=0.0)
+    tuned = train(
+        replace(config, name="tuned", learning=still, start_from="models:/spair-rain/1", localize_epochs=0)
+    )
+    same, tuned_card = weights.load(storage.read_bytes(tuned))
+    for mine, theirs in zip(same.parameters(), a.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-3)
+    assert tuned_card.provenance["started from"] == "models:/spair-rain/1"
+
     picture = encode_png(np.zeros((20, 30, 3), np.uint8))
     mlflow.set_tracking_uri(mlflow_store)
     served = mlflow.pyfunc.load_model("models:/spair-rain/1").predict(pd.DataFrame({"picture": [picture]}))
     assert images.decode(served["restored"][0]).pixels.shape == (20, 30, 3)
     assert 0 <= served["degraded_share"][0] <= 1
+
+
+def test_a_start_from_another_network_is_refused(data):
+    config = TrainConfig(data=(data,), storage=data, name="z", preset="full", start_from="rain-light")
+    with pytest.raises(models.ModelError, match="another network than preset full"):
+        config.start()
 
 
 def test_batches_must_divide_among_workers():
