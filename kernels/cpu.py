@@ -19,6 +19,9 @@ from torch import Tensor
 
 from kernels.index import LineTables
 
+LOW_PRECISION = (torch.float16, torch.bfloat16)
+"""Types in which SNL's masks and SFM's statistics cannot be held: these work in float32 inside."""
+
 FAR = 1e30
 """What a score is lowered by where softmax shall give zero; finite, so an empty direction gives no NaN."""
 
@@ -148,6 +151,9 @@ def dense_sc_block_backward(
 
 def snl_step(queries: Tensor, keys: Tensor, blend: Tensor, lines: LineTables, scale: float) -> Tensor:
     """`queries` [n, C], `keys` [m, C], `blend` [n, 4] (left, right, up, down) -> gathered [n, C]."""
+    if queries.dtype in LOW_PRECISION:
+        wide = snl_step(queries.float(), keys.float(), blend.float(), lines, scale)
+        return wide.to(queries.dtype)
     queries_at = _padded(queries * scale).index_select(0, lines.query_at)
     weights = _slot_weights(blend, lines)
     slots = _slots(lines.query_at, queries)
@@ -163,6 +169,10 @@ def snl_step_backward(
     grad: Tensor, queries: Tensor, keys: Tensor, blend: Tensor, lines: LineTables, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of queries, keys and blend; the scores are computed again."""
+    if queries.dtype in LOW_PRECISION:
+        wide = (value.float() for value in (grad, queries, keys, blend))
+        grads = snl_step_backward(*wide, lines, scale)
+        return grads[0].to(queries.dtype), grads[1].to(keys.dtype), grads[2].to(blend.dtype)
     queries_at = _padded(queries * scale).index_select(0, lines.query_at)
     grad_at = _padded(grad).index_select(0, lines.query_at)
     weights = _slot_weights(blend, lines)
@@ -314,7 +324,7 @@ def sfm_backward(grad: Tensor, features: Tensor, mask: Tensor, statistics: Tenso
 
 def _wide_cells(features: Tensor) -> Tensor:
     """N x C x H x W -> [N, H*W, C], low precision widened to float32."""
-    wide = features.float() if features.dtype in (torch.float16, torch.bfloat16) else features
+    wide = features.float() if features.dtype in LOW_PRECISION else features
     return wide.permute(0, 2, 3, 1).flatten(1, 2)
 
 

@@ -12,11 +12,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kernels import cuda
+
 SC_BREAK_EVEN = 0.8
 """Density from which SC's dense form is the faster one (measured: `python -m kernels.benchmark`)."""
 
 CHUNK_SCORES = 1 << 17
 """Most query-key scores that a chunk of lines may hold: bounds SNL's memory, and stays in a CPU's cache."""
+
+GPU_CHUNK_SCORES = 1 << 24
+"""The same on a GPU, where few large products are wanted (torch's form only: the kernels need no chunks)."""
+
+MOST_CELLS = (1 << 31) // 9 - 1
+"""Whose nine neighbours can be numbered in 32 bits."""
 
 ABSENT = 1 << 40
 """A slot number beyond all others: the cell's line is in no table."""
@@ -27,7 +35,7 @@ class LineTables(NamedTuple):
 
     The lines of an axis are sorted by their number of degraded cells and cut into chunks. A chunk of
     l lines gives each Q query slots and K key slots; slots are numbered through, line after line and
-    chunk after chunk, rows before columns: s query slots, t key slots. All int64.
+    chunk after chunk, rows before columns: s query slots, t key slots. int64, on a GPU int32.
     """
 
     query_at: Tensor
@@ -43,7 +51,12 @@ class LineTables(NamedTuple):
     key_slots: Tensor
     """[m, 2]: the slots of a clean cell on its row and column, t where the line holds no degraded cell."""
     chunks: Tensor
-    """[chunks, 4], on the CPU: axis (0 rows, 1 columns), l, Q and K of each."""
+    """[chunks, 4], int64 on the CPU: axis (0 rows, 1 columns), l, Q and K of each."""
+    query_tiles: Tensor
+    """[., 6], for the GPU's kernels: axis, first query slot, queries, first key slot and keys of a line, and
+    where in the line this tile of at most cuda.TILE queries starts. Empty on a CPU."""
+    key_tiles: Tensor
+    """[., 6]: the same for tiles of keys."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +66,13 @@ class ActiveIndex:
     `mask` bool [N, 1, H, W]; `active` [n] and `clean` [m] flat positions (picture*H*W + y*W + x),
     int64. The clean cells ascend. The active ones are grouped: first those with an active cell in the
     next image column of their 3x3 window only, then those with one on both sides, those with one in
-    the previous column only, and those with neither; each group ascends. So the rows that a tap of SC
-    in either outer column can serve are one range: `spans` [3] (on the CPU) holds the end of the
-    first two groups, the start of the second and the end of the third. `neighbours` [n, 9]: for each
-    active cell the row numbers of the active cells in its 3x3 window in raster order, n where there
-    is none; empty ([0, 9]) where the mask is so full that SC takes its dense form. `lines`: SNL's
-    tables, None where they were not asked for. Raises ValueError where the tables do not fit.
+    the previous column only, and those with neither; each group ascends (on a GPU, cells with the same
+    neighbours stand together and ascend). So the rows that a tap of SC in either outer column can
+    serve are one range: `spans` [3] (on the CPU) holds the end of the first two groups, the start of
+    the second and the end of the third. `neighbours` [n, 9]: for each active cell the row numbers of
+    the active cells in its 3x3 window in raster order, n where there is none (int64, on a GPU int32);
+    empty ([0, 9]) where the mask is so full that SC takes its dense form. `lines`: SNL's tables, None
+    where they were not asked for. Raises ValueError where the tables do not fit.
     """
 
     mask: Tensor
@@ -75,9 +89,13 @@ class ActiveIndex:
                 f"{n} active and {self.clean.numel()} clean cells with neighbours "
                 f"{list(self.neighbours.shape)} do not index a mask of {cells} cells: use build_index"
             )
-        _check_range("active", self.active, cells - 1)
-        _check_range("clean", self.clean, cells - 1)
-        _check_range("neighbours", self.neighbours, n)
+        bounds = {"active": (self.active, cells), "clean": (self.clean, cells)}
+        bounds["neighbours"] = (self.neighbours, n + 1)
+        if self.lines is not None:
+            lines, slots, keys = self.lines, self.lines.query_at.numel(), self.lines.key_at.numel()
+            bounds |= {"query_at": (lines.query_at, n + 1), "query_slots": (lines.query_slots, slots + 1)}
+            bounds |= {"key_at": (lines.key_at, cells - n), "key_slots": (lines.key_slots, keys + 1)}
+        _check_ranges(bounds)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -99,22 +117,40 @@ def build_index(mask: Tensor, *, non_local: bool = True) -> ActiveIndex:
         raise TypeError(f"the mask must be boolean, not {mask.dtype}: compare it with a threshold first")
     if mask.ndim != 4 or mask.shape[1] != 1:
         raise ValueError(f"the mask must be N x 1 x H x W, not {list(mask.shape)}")
+    if mask.numel() > MOST_CELLS:
+        raise ValueError(f"an index holds up to {MOST_CELLS} cells, not {mask.numel()}: use a smaller batch")
     cells = mask[:, 0].contiguous()
-    active, spans = _grouped(cells)
-    clean = (~cells).view(-1).nonzero()[:, 0]
+    active, clean, spans = _grouped(cells)
     lines = _line_tables(cells, active, clean) if non_local else None
     return ActiveIndex(mask, active, clean, _neighbours(cells, active), spans, lines)
 
 
-def _check_range(name: str, table: Tensor, most: int) -> None:
-    if table.numel():
-        low, high = (int(bound) for bound in table.aminmax())
-        if low < 0 or high > most:
-            raise ValueError(f"{name} holds {low} to {high}, outside 0 to {most}: use build_index")
+def _check_ranges(bounds: dict[str, tuple[Tensor, int]]) -> None:
+    """Each table's numbers must be at least 0 and below its bound. Reads them from a GPU all at once."""
+    held = {name: pair for name, pair in bounds.items() if pair[0].numel()}
+    extremes = [bound.long() for table, _ in held.values() for bound in table.aminmax()]
+    found = torch.stack(extremes).view(-1, 2).tolist() if extremes else []
+    for (name, (_, beyond)), (low, high) in zip(held.items(), found, strict=True):
+        if low < 0 or high >= beyond:
+            raise ValueError(f"{name} holds {low} to {high}, outside 0 to {beyond - 1}: use build_index")
 
 
-def _grouped(cells: Tensor) -> tuple[Tensor, Tensor]:
-    """The active positions in the order that ActiveIndex describes, and its spans."""
+def _on_kernels(tensor: Tensor) -> bool:
+    return tensor.is_cuda and cuda.unavailable() is None
+
+
+def _grouped(cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The active positions in the order that ActiveIndex describes, the clean ones, and the spans."""
+    if _on_kernels(cells):
+        active, clean, sizes = cuda.compact(cells)
+    else:
+        active, clean, sizes = _compact(cells)
+    first, both, last, _ = sizes.tolist()
+    return active, clean, torch.tensor([first + both, first, first + both + last])
+
+
+def _compact(cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """In torch, what cuda.compact does; cells with the same neighbours need not stand together here."""
     column = cells.clone()  # is any of the three cells of this image column in the window active?
     column[:, 1:] |= cells[:, :-1]
     column[:, :-1] |= cells[:, 1:]
@@ -125,14 +161,15 @@ def _grouped(cells: Tensor) -> tuple[Tensor, Tensor]:
     previous, following = previous.view(-1)[ascending], following.view(-1)[ascending]
     groups = [following & ~previous, following & previous, previous & ~following, ~(previous | following)]
     active = torch.cat([ascending[group] for group in groups])
-    first, both, last, _ = torch.stack(groups).sum(1).tolist()
-    return active, torch.tensor([first + both, first, first + both + last])
+    return active, (~cells).view(-1).nonzero()[:, 0], torch.stack(groups).sum(1)
 
 
 def _neighbours(cells: Tensor, active: Tensor) -> Tensor:
     n = active.numel()
     if n > SC_BREAK_EVEN * cells.numel():
         return active.new_empty(0, 9)
+    if _on_kernels(cells):
+        return cuda.neighbours(cells, active)
     pictures, height, width = cells.shape
     picture_row = torch.div(active, width, rounding_mode="floor")
     picture = torch.div(picture_row, height, rounding_mode="floor")
@@ -161,7 +198,24 @@ def _line_tables(cells: Tensor, active: Tensor, clean: Tensor) -> LineTables:
     before[query_slots] = torch.stack([rows.before, columns.before], 1)
     after[query_slots] = torch.stack([rows.after, columns.after], 1)
     chunks = torch.cat([F.pad(rows.chunks, (1, 0), value=0), F.pad(columns.chunks, (1, 0), value=1)])
-    return LineTables(query_at[:s], key_at[:t], before[:s], after[:s], query_slots, key_slots, chunks)
+    none = active.new_empty(0, 6)
+    tables = LineTables(
+        query_at[:s], key_at[:t], before[:s], after[:s], query_slots, key_slots, chunks, none, none
+    )
+    if not _on_kernels(cells):
+        return tables
+    lines = torch.cat([rows.numbered(0, 0, 0), columns.numbered(1, row_s, row_t)])
+    tiled = tables._replace(query_tiles=_tiles(lines, lines[:, 2]), key_tiles=_tiles(lines, lines[:, 4]))
+    return LineTables(*(table.int() for table in tiled))._replace(chunks=chunks)
+
+
+def _tiles(lines: Tensor, counts: Tensor) -> Tensor:
+    """Lines [lines, 5] cut into tiles of at most cuda.TILE of the `counts` cells of each: [tiles, 6]."""
+    per_line = (counts + cuda.TILE - 1) // cuda.TILE
+    number = torch.arange(int(per_line.sum()), device=lines.device)
+    of_line = torch.arange(len(lines), device=lines.device).repeat_interleave(per_line)
+    first = (per_line.cumsum(0) - per_line)[of_line]
+    return torch.cat([lines[of_line], (number - first)[:, None] * cuda.TILE], 1)
 
 
 class _Along(NamedTuple):
@@ -172,10 +226,15 @@ class _Along(NamedTuple):
     before: Tensor  # [n]: keys before each active cell
     after: Tensor  # [n]
     chunks: Tensor  # [chunks, 3]: l, Q, K
+    lines: Tensor  # [lines, 4]: first query slot, queries, first key slot and keys of each
 
     def slot_counts(self) -> tuple[int, int]:
         s, t = (self.chunks[:, :1] * self.chunks[:, 1:]).sum(0).tolist()
         return s, t
+
+    def numbered(self, axis: int, first_query: int, first_key: int) -> Tensor:
+        """`lines` with the axis in front, for slots that follow others."""
+        return F.pad(self.lines + self.lines.new_tensor([first_query, 0, first_key, 0]), (1, 0), value=axis)
 
 
 def _along(cells: Tensor, active: Tensor, clean: Tensor, *, upright: bool) -> _Along:
@@ -195,17 +254,20 @@ def _along(cells: Tensor, active: Tensor, clean: Tensor, *, upright: bool) -> _A
     slots = flat(torch.where(marked, starts[:, :1] + seen, starts[:, 1:] + clean_seen) - 1)
     before = flat(clean_seen)[active]
     after = flat(clean_seen[:, -1:].expand(marked.shape))[active] - before
-    return _Along(slots[active], slots[clean], before, after, chunks)
+    first_query, first_key = starts[lines].unbind(1)
+    described = torch.stack([first_query, seen[lines, -1], first_key, clean_seen[lines, -1]], 1)
+    return _Along(slots[active], slots[clean], before, after, chunks, described)
 
 
 def _chunked(counts: Tensor, length: int) -> tuple[Tensor, Tensor]:
     """The lines with both kinds of cell, most degraded first [lines], and their chunks (l, Q, K)."""
     lines = ((counts > 0) & (counts < length)).nonzero()[:, 0]
     lines = lines[torch.argsort(counts[lines], descending=True, stable=True)]
+    most = GPU_CHUNK_SCORES if counts.is_cuda else CHUNK_SCORES
     sizes, chunks, start = counts[lines].tolist(), [], 0
     while start < len(sizes):
         # A chunk's first line has the most queries, its last the most keys.
-        stop = min(start + max(CHUNK_SCORES // (sizes[start] * length), 1), len(sizes))
+        stop = min(start + max(most // (sizes[start] * length), 1), len(sizes))
         chunks.append((stop - start, sizes[start], length - sizes[stop - 1]))
         start = stop
     return lines, torch.tensor(chunks, dtype=torch.int64).view(-1, 3)

@@ -1,8 +1,9 @@
 """The operators as callers see them: checked arguments, torch custom operators, autograd.
 
 A whole SC block, one SNL step and one SFM are one custom operator each (`spair::...`), forward and
-backward, so that they stay opaque to torch.compile and a CUDA implementation can be registered with
-`register_kernel("cuda")` without a change for any caller.
+backward, opaque to torch.compile. On a GPU the kernels of `cuda` serve them; where those cannot (no
+CuPy, another type, odd widths) the forms of `cpu` do, which are plain torch, and a line in the log says
+so. Under autocast SC and SNL run in its type.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels import cpu
+from kernels import cpu, cuda
 from kernels.index import ActiveIndex, LineTables
 
 
@@ -32,6 +33,8 @@ def sc_block(
     [G], `out_weight` [C_out, C + L*G], `out_bias` [C_out]. Gives [n, C_out]; adding it back is the
     caller's. Raises ValueError or TypeError for arguments that do not fit one another.
     """
+    rows, out_weight, out_bias = _autocast(rows, out_weight, out_bias)
+    weights, biases = _autocast(*weights), _autocast(*biases)
     _check_rows("rows", rows, index.active.numel(), index)
     width = rows.shape[1]
     for number, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
@@ -52,6 +55,7 @@ def snl_step(queries: Tensor, keys: Tensor, blend: Tensor, index: ActiveIndex, s
     e_k(p); `scale` multiplies the dot products (1 by the letter). Gives [n, C]; a direction without
     clean pixels adds exactly zero. Raises ValueError or TypeError for arguments that do not fit.
     """
+    queries, keys, blend = _autocast(queries, keys, blend)
     _check_rows("queries", queries, index.active.numel(), index)
     _check_rows("keys", keys, index.clean.numel(), index)
     _check_shape("keys", keys, (keys.shape[0], queries.shape[1]), queries)
@@ -84,6 +88,13 @@ def sfm(features: Tensor, mask: Tensor, *, eps: float, max_ratio: float, fade: f
             f"eps {eps} must be positive, max_ratio {max_ratio} at least 1, fade {fade} not negative"
         )
     return _sfm(features, mask, eps, min(max_ratio, 1e30), fade)[0]
+
+
+def _autocast(*tensors: Tensor) -> list[Tensor]:
+    if not tensors or not torch.is_autocast_enabled(tensors[0].device.type):
+        return list(tensors)
+    dtype = torch.get_autocast_dtype(tensors[0].device.type)
+    return [tensor.to(dtype) for tensor in tensors]
 
 
 def _check_rows(name: str, rows: Tensor, count: int, index: ActiveIndex) -> None:
@@ -121,6 +132,30 @@ def _sc_block(
     return cpu.dense_sc_block(rows, active, _triple(shape), weights, biases, out_weight, out_bias)
 
 
+@_sc_block.register_kernel("cuda")
+def _(
+    rows: Tensor,
+    active: Tensor,
+    neighbours: Tensor,
+    spans: Tensor,
+    shape: Sequence[int],
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    out_weight: Tensor,
+    out_bias: Tensor,
+) -> tuple[Tensor, Tensor]:
+    if neighbours.shape[0] == rows.shape[0]:
+        if _sc_is_served(rows, weights):
+            return cuda.sc_block(rows, neighbours, weights, biases, out_weight, out_bias)
+        return cpu.sc_block(rows, neighbours, spans, weights, biases, out_weight, out_bias)
+    return cpu.dense_sc_block(rows, active, _triple(shape), weights, biases, out_weight, out_bias)
+
+
+def _sc_is_served(rows: Tensor, weights: Sequence[Tensor]) -> bool:
+    growth, channels = weights[0].shape[:2]
+    return cuda.serves("SC", rows, {channels: channels, growth: cuda.MAX_GROWTH})
+
+
 @_sc_block.register_fake
 def _(
     rows: Tensor,
@@ -149,6 +184,24 @@ def _sc_block_backward(
     out_weight: Tensor,
 ) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor, Tensor]:
     if neighbours.shape[0] == grad.shape[0]:
+        return cpu.sc_block_backward(grad, buffer, neighbours, spans, weights, out_weight)
+    return cpu.dense_sc_block_backward(grad, buffer, active, _triple(shape), weights, out_weight)
+
+
+@_sc_block_backward.register_kernel("cuda")
+def _(
+    grad: Tensor,
+    buffer: Tensor,
+    active: Tensor,
+    neighbours: Tensor,
+    spans: Tensor,
+    shape: Sequence[int],
+    weights: Sequence[Tensor],
+    out_weight: Tensor,
+) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor, Tensor]:
+    if neighbours.shape[0] == grad.shape[0]:
+        if _sc_is_served(grad, weights):
+            return cuda.sc_block_backward(grad, buffer, neighbours, weights, out_weight)
         return cpu.sc_block_backward(grad, buffer, neighbours, spans, weights, out_weight)
     return cpu.dense_sc_block_backward(grad, buffer, active, _triple(shape), weights, out_weight)
 
@@ -195,6 +248,12 @@ def _snl_step(queries: Tensor, keys: Tensor, blend: Tensor, lines: Sequence[Tens
     return cpu.snl_step(queries, keys, blend, LineTables(*lines), scale)
 
 
+@_snl_step.register_kernel("cuda")
+def _(queries: Tensor, keys: Tensor, blend: Tensor, lines: Sequence[Tensor], scale: float) -> Tensor:
+    served = cuda.serves("SNL", queries, {queries.shape[1]: cuda.MAX_CHANNELS})
+    return (cuda if served else cpu).snl_step(queries, keys, blend, LineTables(*lines), scale)
+
+
 @_snl_step.register_fake
 def _(queries: Tensor, keys: Tensor, blend: Tensor, lines: Sequence[Tensor], scale: float) -> Tensor:
     return queries.new_empty(queries.shape)
@@ -205,6 +264,14 @@ def _snl_step_backward(
     grad: Tensor, queries: Tensor, keys: Tensor, blend: Tensor, lines: Sequence[Tensor], scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     return cpu.snl_step_backward(grad, queries, keys, blend, LineTables(*lines), scale)
+
+
+@_snl_step_backward.register_kernel("cuda")
+def _(
+    grad: Tensor, queries: Tensor, keys: Tensor, blend: Tensor, lines: Sequence[Tensor], scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    served = cuda.serves("SNL", queries, {queries.shape[1]: cuda.MAX_CHANNELS})
+    return (cuda if served else cpu).snl_step_backward(grad, queries, keys, blend, LineTables(*lines), scale)
 
 
 @_snl_step_backward.register_fake
@@ -234,6 +301,14 @@ def _sfm(features: Tensor, mask: Tensor, eps: float, max_ratio: float, fade: flo
     return out.contiguous(memory_format=torch.channels_last), statistics
 
 
+@_sfm.register_kernel("cuda")
+def _(features: Tensor, mask: Tensor, eps: float, max_ratio: float, fade: float) -> tuple[Tensor, Tensor]:
+    if cuda.serves("SFM", features, {}):
+        return cuda.sfm(features, mask, eps, max_ratio, fade)
+    out, statistics = cpu.sfm(features, mask, eps, max_ratio, fade)
+    return out.contiguous(memory_format=torch.channels_last), statistics
+
+
 @_sfm.register_fake
 def _(features: Tensor, mask: Tensor, eps: float, max_ratio: float, fade: float) -> tuple[Tensor, Tensor]:
     dtype = torch.float32 if features.dtype in (torch.float16, torch.bfloat16) else features.dtype
@@ -243,6 +318,14 @@ def _(features: Tensor, mask: Tensor, eps: float, max_ratio: float, fade: float)
 
 @torch.library.custom_op("spair::sfm_backward", mutates_args=())
 def _sfm_backward(grad: Tensor, features: Tensor, mask: Tensor, statistics: Tensor, fade: float) -> Tensor:
+    out = cpu.sfm_backward(grad, features, mask, statistics, fade)
+    return out.contiguous(memory_format=torch.channels_last)
+
+
+@_sfm_backward.register_kernel("cuda")
+def _(grad: Tensor, features: Tensor, mask: Tensor, statistics: Tensor, fade: float) -> Tensor:
+    if cuda.serves("SFM", features, {}):
+        return cuda.sfm_backward(grad, features, mask, statistics, fade)
     out = cpu.sfm_backward(grad, features, mask, statistics, fade)
     return out.contiguous(memory_format=torch.channels_last)
 
