@@ -9,6 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = ["kernels", "spair_core", "pipelines", "jobs", "infra"]
+# A tool that nothing imports: it also times the network that the operators serve.
+EXCEPTIONS = {"kernels/benchmark.py": {"spair_core"}}
 OUTSIDE = {"ray", "mlflow", "fsspec", "s3fs", "boto3", "botocore"}
 SOURCES = [(layer, path) for layer in LAYERS for path in sorted((ROOT / layer).rglob("*.py"))]
 
@@ -31,7 +33,8 @@ def forbidden(layer: str) -> set[str]:
 
 @pytest.mark.parametrize(("layer", "path"), SOURCES, ids=[str(path.relative_to(ROOT)) for _, path in SOURCES])
 def test_a_module_imports_only_from_below(layer: str, path: Path) -> None:
-    assert not imported(path.read_text(), layer) & forbidden(layer)
+    allowed = EXCEPTIONS.get(path.relative_to(ROOT).as_posix(), set())
+    assert not imported(path.read_text(), layer) & forbidden(layer) - allowed
 
 
 def test_an_import_upwards_would_be_seen() -> None:
