@@ -46,12 +46,14 @@ $(READY): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# What torch's CUDA build needs is left out: set-up installs torch with its own needs, CUDA or not.
+# What torch's CUDA build needs is left out: set-up installs torch with its own needs, CUDA or not. The
+# compiler of kernels/*.cu, which the tests call, stays.
 lock: $(READY)
 	$(BIN)/uv pip compile pyproject.toml --extra dev --quiet --upgrade --python-version 3.11 \
 	  --python-platform x86_64-unknown-linux-gnu --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
 	  --output-file requirements.lock
-	sed -i -E '/^(nvidia-|cuda-|triton==)/d; s/\+cpu$$//' requirements.lock
+	sed -i -E '/^(cuda-bindings|cuda-pathfinder|nvidia-cuda-nvrtc)==/b; /^(nvidia-|cuda-|triton==)/d; s/\+cpu$$//' \
+	  requirements.lock
 
 clean:
 	rm -rf $(VENV) .demo .stack build *.egg-info .pytest_cache .mypy_cache .ruff_cache

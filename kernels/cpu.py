@@ -170,8 +170,7 @@ def snl_step_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of queries, keys and blend; the scores are computed again."""
     if queries.dtype in LOW_PRECISION:
-        wide = (value.float() for value in (grad, queries, keys, blend))
-        grads = snl_step_backward(*wide, lines, scale)
+        grads = snl_step_backward(grad.float(), queries.float(), keys.float(), blend.float(), lines, scale)
         return grads[0].to(queries.dtype), grads[1].to(keys.dtype), grads[2].to(blend.dtype)
     queries_at = _padded(queries * scale).index_select(0, lines.query_at)
     grad_at = _padded(grad).index_select(0, lines.query_at)

@@ -4,6 +4,8 @@
 struct half_t { unsigned short bits; };
 struct bfloat_t { unsigned short bits; };
 
+__device__ inline float infinity() { return __uint_as_float(0x7f800000u); }
+
 __device__ inline float widen(float value) { return value; }
 
 __device__ inline float widen(half_t value) {

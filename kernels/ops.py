@@ -3,7 +3,7 @@
 A whole SC block, one SNL step and one SFM are one custom operator each (`spair::...`), forward and
 backward, opaque to torch.compile. On a GPU the kernels of `cuda` serve them; where those cannot (no
 CuPy, another type, odd widths) the forms of `cpu` do, which are plain torch, and a line in the log says
-so. Under autocast SC and SNL run in its type.
+so. Under autocast SC and SNL run in its type, SFM in that of its features.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ def sc_block(
     _check_shape("out_weight", out_weight, (out_weight.shape[0], width), rows)
     _check_shape("out_bias", out_bias, (out_weight.shape[0],), rows)
     tables = (index.active, index.neighbours, index.spans, list(index.shape))
-    return _sc_block(rows, *tables, list(weights), list(biases), out_weight, out_bias)[0]
+    with _as_they_are(rows):
+        return _sc_block(rows, *tables, list(weights), list(biases), out_weight, out_bias)[0]
 
 
 def snl_step(queries: Tensor, keys: Tensor, blend: Tensor, index: ActiveIndex, scale: float) -> Tensor:
@@ -62,7 +63,8 @@ def snl_step(queries: Tensor, keys: Tensor, blend: Tensor, index: ActiveIndex, s
     _check_shape("blend", blend, (queries.shape[0], 4), queries)
     if index.lines is None:
         raise ValueError("the index has no line tables: build it with build_index(mask, non_local=True)")
-    return _snl_step(queries, keys, blend, list(index.lines), scale)
+    with _as_they_are(queries):
+        return _snl_step(queries, keys, blend, list(index.lines), scale)
 
 
 def sfm(features: Tensor, mask: Tensor, *, eps: float, max_ratio: float, fade: float) -> Tensor:
@@ -87,7 +89,13 @@ def sfm(features: Tensor, mask: Tensor, *, eps: float, max_ratio: float, fade: f
         raise ValueError(
             f"eps {eps} must be positive, max_ratio {max_ratio} at least 1, fade {fade} not negative"
         )
-    return _sfm(features, mask, eps, min(max_ratio, 1e30), fade)[0]
+    with _as_they_are(features):
+        return _sfm(features, mask, eps, min(max_ratio, 1e30), fade)[0]
+
+
+def _as_they_are(tensor: Tensor) -> torch.autocast:
+    """Inside an operator the types are chosen: autocast must not change a product's."""
+    return torch.autocast(tensor.device.type, enabled=False)
 
 
 def _autocast(*tensors: Tensor) -> list[Tensor]:
@@ -235,7 +243,8 @@ def _sc_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) 
 
 def _sc_backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Any, ...]:
     buffer, active, neighbours, spans, out_weight, *weights = ctx.saved_tensors
-    grads = _sc_block_backward(grad, buffer, active, neighbours, spans, ctx.shape, weights, out_weight)
+    with _as_they_are(grad):
+        grads = _sc_block_backward(grad, buffer, active, neighbours, spans, ctx.shape, weights, out_weight)
     rows, layer_weights, biases, out_w, out_b = grads
     return rows, None, None, None, None, layer_weights, biases, out_w, out_b
 
@@ -288,7 +297,8 @@ def _snl_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _snl_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     queries, keys, blend, *lines = ctx.saved_tensors
-    grads = _snl_step_backward(grad, queries, keys, blend, lines, ctx.scale)
+    with _as_they_are(grad):
+        grads = _snl_step_backward(grad, queries, keys, blend, lines, ctx.scale)
     return *grads, [None] * len(lines), None
 
 
@@ -343,7 +353,8 @@ def _sfm_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor])
 
 def _sfm_grad(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Any, ...]:
     features, mask, statistics = ctx.saved_tensors
-    return _sfm_backward(grad, features, mask, statistics, ctx.fade), None, None, None, None
+    with _as_they_are(grad):
+        return _sfm_backward(grad, features, mask, statistics, ctx.fade), None, None, None, None
 
 
 _sfm.register_autograd(_sfm_grad, setup_context=_sfm_setup)

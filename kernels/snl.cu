@@ -77,7 +77,7 @@ snl_forward(const T* queries, const T* keys, const T* blend, const int* query_at
   for (int direction = 0; direction < 2; ++direction) {
     int from, to;
     key_range(before, line, count, direction, from, to);
-    float most[2] = {-INFINITY, -INFINITY}, sums[2] = {}, gathered[S::VALUE_TILES][4] = {};
+    float most[2] = {-infinity(), -infinity()}, sums[2] = {}, gathered[S::VALUE_TILES][4] = {};
     for (int start = from; start < to; start += S::OTHERS) {
       copy_cells<T, C>(others, keys, key_at + line.first_key + start, min(S::OTHERS, to - start), S::OTHERS);
       commit_copies();
@@ -93,12 +93,12 @@ snl_forward(const T* queries, const T* keys, const T* blend, const int* query_at
         for (int part = 0; part < 2 * S::SCORE_TILES; ++part) {
           const int key = start + 8 * (part / 2) + 2 * (lane % 4) + part % 2;
           float& value = score[part / 2][2 * half + part % 2];
-          value = counts(key, line.keys, split[half], direction) ? value * scale : -INFINITY;
+          value = counts(key, line.keys, split[half], direction) ? value * scale : -infinity();
           top = fmaxf(top, value);
         }
         top = row_max(top);
         // Nothing counted yet: any finite number serves, all factors are zero.
-        const float base = top == -INFINITY ? 0.0f : top, faded = expf(most[half] - base);
+        const float base = top == -infinity() ? 0.0f : top, faded = expf(most[half] - base);
         float sum = 0.0f;
 #pragma unroll
         for (int part = 0; part < 2 * S::SCORE_TILES; ++part) {
@@ -165,7 +165,7 @@ snl_query_grad(const T* queries, const T* keys, const T* blend, const T* grad, c
   for (int direction = 0; direction < 2; ++direction) {
     int from, to;
     key_range(before, line, count, direction, from, to);
-    float most[2] = {-INFINITY, -INFINITY}, sums[2] = {}, along[2] = {};
+    float most[2] = {-infinity(), -infinity()}, sums[2] = {}, along[2] = {};
     // The first pass finds the softmax's divisor and the share, the second the gradient.
     for (int pass = 0; pass < 2; ++pass) {
       float weight[2], log[2];
@@ -198,12 +198,12 @@ snl_query_grad(const T* queries, const T* keys, const T* blend, const T* grad, c
           for (int part = 0; part < 2 * S::SCORE_TILES; ++part) {
             const int key = start + 8 * (part / 2) + 2 * (lane % 4) + part % 2;
             float& value = score[part / 2][2 * half + part % 2];
-            value = counts(key, line.keys, split[half], direction) ? value * scale : -INFINITY;
+            value = counts(key, line.keys, split[half], direction) ? value * scale : -infinity();
             top = fmaxf(top, value);
           }
           if (pass == 0) {
             top = row_max(top);
-            const float base = top == -INFINITY ? 0.0f : top, faded = expf(most[half] - base);
+            const float base = top == -infinity() ? 0.0f : top, faded = expf(most[half] - base);
             float sum = 0.0f, share = 0.0f;
 #pragma unroll
             for (int part = 0; part < 2 * S::SCORE_TILES; ++part) {

@@ -1,4 +1,7 @@
+import shutil
+
 import pytest
+import torch
 
 from kernels import cuda, index
 from tests.kernels.emulator import Emulator
@@ -6,6 +9,8 @@ from tests.kernels.emulator import Emulator
 
 @pytest.fixture(scope="session")
 def emulator_folder(tmp_path_factory):
+    if not shutil.which("g++"):
+        pytest.skip("g++ is not installed: the CUDA kernels cannot be emulated (apt-get install g++)")
     return tmp_path_factory.mktemp("emulation")
 
 
@@ -16,3 +21,13 @@ def emulator(emulator_folder, monkeypatch):
     monkeypatch.setattr(cuda, "launch", emulator.launch)
     monkeypatch.setattr(index, "_on_kernels", lambda _: True)
     return emulator
+
+
+@pytest.fixture
+def gpu() -> str:
+    """The device's name, where the kernels can run natively."""
+    if not torch.cuda.is_available():
+        pytest.skip("torch sees no NVIDIA GPU here: not run natively")
+    if reason := cuda.unavailable():
+        pytest.skip(f"{reason}: not run natively")
+    return "cuda"

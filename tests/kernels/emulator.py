@@ -1,6 +1,7 @@
 """Runs the CUDA kernels on the CPU, through the emulation in `emulation/device.cuh`."""
 
 import ctypes
+import hashlib
 import subprocess
 from pathlib import Path
 
@@ -45,17 +46,18 @@ def code(name: str) -> str:
 
 
 class Emulator:
-    """Stands in for `kernels.cuda.launch`. `order` of threads: 0 forward, 1 backward, others random.
+    """Stands in for `kernels.cuda.launch`; builds in `folder` with more `flags` of g++.
 
-    `mutation`: a file's name, a part of its text and what stands there instead.
+    `order` of threads: 0 forward, 1 backward, others random. `mutation`: a file's name, a part of its
+    text and what stands there instead.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *flags: str) -> None:
+        self.folder, self.flags = folder, flags
         self.order = 0
         self.mutation: tuple[str, str, str] | None = None
 
-    def library(self, name: str, *flags: str) -> Path:
+    def library(self, name: str) -> Path:
         """Build a file's kernels, once for each of its texts."""
         text = code(name)
         if self.mutation and self.mutation[0] == name:
@@ -66,23 +68,13 @@ class Emulator:
 extern "C" const char* launch_{number}(const int* grid, const int* block, void** values, int order) {{
   return emulation::launch(&{kernel}, grid, block, values, order);
 }}"""
-        built = self.folder / f"{name}-{abs(hash((text, flags)))}.so"
+        digest = hashlib.sha256(" ".join((*self.flags, text)).encode()).hexdigest()[:16]
+        built = self.folder / f"{name}-{digest}.so"
         if not built.exists():
             source = built.with_suffix(".cc")
             source.write_text(text)
-            command = [
-                "g++",
-                "-std=c++17",
-                "-O1",
-                "-w",
-                "-shared",
-                "-fPIC",
-                *flags,
-                str(source),
-                "-o",
-                str(built),
-            ]
-            subprocess.run(command, check=True)
+            command = ["g++", "-std=c++17", "-O1", "-w", "-shared", "-fPIC", *self.flags]
+            subprocess.run([*command, str(source), "-o", str(built)], check=True)
         return built
 
     def launch(self, file, kernel, grid, block, *arguments) -> None:

@@ -220,6 +220,61 @@ def test_the_same_input_gives_the_same_bits():
     assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_low_precision_is_as_good_as_its_rounding(dtype):
+    mask = MASKS["odd"]
+    made, features = build_index(mask), 6 * features_for(mask)  # scores far beyond what exp takes
+    blend = torch.rand(made.active.numel(), 4, dtype=torch.float64)
+    inputs = [rows_of(features)[made.active], rows_of(features)[made.clean], blend]
+    low = [value.to(dtype).requires_grad_() for value in inputs]
+    exact = [value.detach().double().requires_grad_() for value in low]
+    results = []
+    for leaves in (low, exact):
+        out = snl_step(*leaves, made, 0.4)
+        results.append([out, *torch.autograd.grad(out.square().sum(), leaves)])
+    for mine, theirs in zip(*results, strict=True):
+        assert mine.dtype == dtype
+        error = (mine.detach().double() - theirs.detach()).norm() / theirs.detach().norm()
+        assert float(error) < 8 * torch.finfo(dtype).eps
+
+
+def test_under_autocast_sc_and_snl_run_in_its_type():
+    mask = MASKS["odd"]
+    made, features = build_index(mask), features_for(mask).float()
+    weights, biases, out_weight, out_bias = (
+        [w.float() for w in value] if isinstance(value, list) else value.float()
+        for value in block_parameters()
+    )
+    rows, keys = rows_of(features)[made.active], rows_of(features)[made.clean]
+    blend = torch.rand(rows.shape[0], 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert sc_block(rows, made, weights, biases, out_weight, out_bias).dtype == torch.bfloat16
+        assert snl_step(rows, keys, blend, made, 0.4).dtype == torch.bfloat16
+        low = features.bfloat16().requires_grad_()
+        moved = [sfm(value, mask, eps=1e-3, max_ratio=4.0, fade=16.0) for value in (features, low)]
+        assert [value.dtype for value in moved] == [torch.float32, torch.bfloat16]
+        assert torch.autograd.grad(moved[1].sum(), low)[0].isfinite().all()
+
+
+def test_any_strides_are_taken():
+    mask = MASKS["odd"]
+    made, features = build_index(mask), features_for(mask)
+    rows, keys = rows_of(features)[made.active], rows_of(features)[made.clean]
+    parameters, blend = block_parameters(), torch.rand(rows.shape[0], 4, dtype=torch.float64)
+
+    def strided(value):
+        return value.t().contiguous().t()
+
+    close(sc_block(strided(rows), made, *parameters), sc_block(rows, made, *parameters))
+    close(
+        snl_step(strided(rows), strided(keys), strided(blend), made, 1.0),
+        snl_step(rows, keys, blend, made, 1.0),
+    )
+    guards = {"eps": 1e-3, "max_ratio": 4.0, "fade": 16.0}
+    crop = torch.nn.functional.pad(features, (1, 2, 3, 1))[:, :, 3:-1, 1:-2]
+    close(sfm(crop, mask, **guards), sfm(features, mask, **guards))
+
+
 def test_arguments_that_do_not_fit_are_refused():
     mask = MASKS["odd"]
     made, features = build_index(mask), features_for(mask)

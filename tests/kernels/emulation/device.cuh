@@ -254,6 +254,7 @@ struct bfloat_t {
   unsigned short bits;
 };
 
+inline float infinity() { return INFINITY; }
 inline float widen(float value) { return value; }
 inline float widen(bfloat_t value) { return emulation::word_as_float(uint32_t(value.bits) << 16); }
 
