@@ -199,12 +199,16 @@ def dense_sc(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> 
     return F.conv2d(x, weights[-1][:, :, None, None], biases[-1])
 
 
-def directions(mask: Tensor, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
-    """What each query sees to the left, right, up and down, for a mask bool [N, 1, H, W].
+class Direction(NamedTuple):
+    """What queries see on one side along one axis of L lines of K cells, prepared for dense attention."""
 
-    Of each direction: what to add to its scores (0 or -inf) [N*L, K, K], and whether there is any key,
-    bool [N*L, K, 1]. A query without one sees all cells, so that no softmax is over nothing.
-    """
+    hidden: Tensor  # bool [N*L, K, K]: these scores do not count
+    bias: Tensor  # the same as numbers to add: 0 or -inf
+    some: Tensor  # bool [N*L, K, 1]: whether any does; a query without one sees all cells, to be weighted 0
+
+
+def directions(mask: Tensor, dtype: torch.dtype) -> list[Direction]:
+    """Left, right, up and down, for a mask bool [N, 1, H, W]."""
     found = []  # contiguous, columns too: strided, they make the attention several times slower
     for turned in (mask, mask.transpose(2, 3)):
         clean = ~turned[:, 0].flatten(0, 1)[:, None].contiguous()
@@ -212,33 +216,43 @@ def directions(mask: Tensor, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
         for side in (square.tril(-1), square.triu(1)):
             some = (clean & side).any(2, keepdim=True)
             hidden = ~(clean & side) & some
-            found.append((torch.zeros_like(hidden, dtype=dtype).masked_fill_(hidden, -math.inf), some))
+            bias = torch.zeros_like(hidden, dtype=dtype).masked_fill_(hidden, -math.inf)
+            found.append(Direction(hidden, bias, some))
     return found
 
 
-def dense_snl(x: Tensor, blend: Tensor, seen: Sequence[tuple[Tensor, Tensor]], *, fused: bool) -> Tensor:
+def dense_snl(x: Tensor, blend: Tensor, seen: Sequence[Direction], *, fused: bool) -> Tensor:
     """One step of SNL at every cell, clean ones included: whole lines of scores, then masked.
 
-    `x` [N, C, H, W], `blend` [N, 4, H, W], `seen` as `directions` gives it. By batched products, the
-    scores shared by both directions of an axis, or (`fused`) by torch's own attention.
+    `x` [N, C, H, W], `blend` [N, 4, H, W], `seen` as `directions` gives it. By batched products, scores
+    and values shared by both directions of an axis, or (`fused`) by torch's own attention.
     """
     total = torch.zeros_like(x)
     for axis in (0, 1):
         turned, shares = (v.transpose(2, 3) if axis else v for v in (x, blend[:, 2 * axis : 2 * axis + 2]))
         cells, weights = (v.permute(0, 2, 3, 1).flatten(0, 1).contiguous() for v in (turned, shares))
-        heads = cells[:, None]
-        scores = None if fused else torch.bmm(cells * SNL_SCALE, cells.transpose(1, 2))
-        gathered = torch.zeros_like(cells)
-        for side, (bias, some) in enumerate(seen[2 * axis : 2 * axis + 2]):
-            if scores is None:
-                out = F.scaled_dot_product_attention(heads, heads, heads, bias[:, None], scale=SNL_SCALE)
-                out = out.squeeze(1)
-            else:
-                out = torch.bmm((scores + bias).softmax(2), cells)
-            gathered = gathered + out * (weights[..., side : side + 1] * some)
+        attend = _fused_attention if fused else _masked_attention
+        gathered = attend(cells, weights, seen[2 * axis : 2 * axis + 2])
         gathered = gathered.unflatten(0, turned.shape[::2]).permute(0, 3, 1, 2)
         total = total + (gathered.transpose(2, 3) if axis else gathered)
     return total
+
+
+def _masked_attention(cells: Tensor, weights: Tensor, sides: Sequence[Direction]) -> Tensor:
+    scores = torch.bmm(cells * SNL_SCALE, cells.transpose(1, 2))
+    mixed = torch.zeros_like(scores)
+    for side, (hidden, _, some) in enumerate(sides):
+        shares = scores.masked_fill(hidden, -math.inf).softmax(2)
+        mixed = mixed + shares * (weights[..., side : side + 1] * some)
+    return torch.bmm(mixed, cells)
+
+
+def _fused_attention(cells: Tensor, weights: Tensor, sides: Sequence[Direction]) -> Tensor:
+    heads, gathered = cells[:, None], torch.zeros_like(cells)
+    for side, (_, bias, some) in enumerate(sides):
+        out = F.scaled_dot_product_attention(heads, heads, heads, bias[:, None], scale=SNL_SCALE)
+        gathered = gathered + out.squeeze(1) * (weights[..., side : side + 1] * some)
+    return gathered
 
 
 def eager_sfm(x: Tensor, mask: Tensor, *, eps: float, max_ratio: float, fade: float) -> Tensor:
@@ -311,8 +325,8 @@ def _snl(ground: Ground) -> Contest:
     blend = ground.noise(x.shape[0], 4, *x.shape[2:], share=0.5)
     queries, keys, weights = leaf(ground.active(x)), leaf(rows_of(x)[index.clean]), leaf(ground.active(blend))
     baselines = {
+        "dense attention, row-masked": Form(lambda: dense_snl(x, blend, seen, fused=False), [x, blend]),
         "dense attention, fused": Form(lambda: dense_snl(x, blend, seen, fused=True), [x, blend]),
-        "dense attention, batched products": Form(lambda: dense_snl(x, blend, seen, fused=False), [x, blend]),
     }
     pairs = 0
     for axis in (2, 3):

@@ -104,9 +104,12 @@ class FeatureModulator(nn.Module):
         self.project = Pointwise(guide_channels, channels)
         self.guarded = guarded
 
-    def forward(self, features: Tensor, guide: Tensor, mask: Tensor) -> Tensor:
-        """`features` N x C x H x W, `guide` (Net_L's, same level) N x C_L x H x W, `mask` bool."""
+    def forward(self, features: Tensor, guide: Tensor, index: ActiveIndex) -> Tensor:
+        """`features` N x C x H x W, `guide` (Net_L's, same level) N x C_L x H x W."""
         fused = self.project(guide).add_(features)
+        if index.active.numel() == 0:
+            return fused
+        mask = index.mask
         if self.guarded:
             return sfm(fused, mask, eps=SFM_EPS, max_ratio=SFM_MAX_RATIO, fade=SFM_FADE)
         return sfm(fused, mask, eps=SFM_PAPER_EPS, max_ratio=math.inf, fade=0.0)

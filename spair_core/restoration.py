@@ -137,9 +137,8 @@ class Restorer(nn.Module):
                 features = F.relu_(self.down[level - 1](skips[-1]))
             features = self.encoder[level](features)
             if self.encoder_modulators:
-                features = self.encoder_modulators[level](
-                    features, located.encoder[level], indices[level + 1].mask
-                )
+                guide = located.encoder[level]
+                features = self.encoder_modulators[level](features, guide, indices[level + 1])
             skips.append(features)
         return skips
 
@@ -154,7 +153,7 @@ class Restorer(nn.Module):
         features = self.rise[level](coarse, skip)
         index = indices[level + 1]
         if self.decoder_modulators:
-            features = self.decoder_modulators[level](features, located.decoder[level], index.mask)
+            features = self.decoder_modulators[level](features, located.decoder[level], index)
         return self.decoder[level + 1](features, index)
 
     def _finish(self, unshuffled: Tensor, half: Tensor, index: ActiveIndex) -> Tensor:

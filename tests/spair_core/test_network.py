@@ -36,6 +36,18 @@ def test_presets_survive_a_round_trip(preset):
     assert NetworkConfig.from_dict(preset().to_dict()) == preset()
 
 
+def test_a_clean_picture_meets_no_sparse_operator(tiny_config):
+    model = Spair(tiny_config).eval()
+    picture = torch.rand(1, 3, 32, 32)
+    spotted = torch.zeros(1, 1, 32, 32).bool()
+    operators = {}
+    for name, mask in (("clean", spotted.clone()), ("spotted", spotted.index_fill_(2, torch.tensor(5), 1))):
+        with torch.no_grad(), torch.profiler.profile() as profile:
+            model(picture, mask)
+        operators[name] = {event.name for event in profile.events() if event.name.startswith("spair::")}
+    assert operators == {"clean": set(), "spotted": {"spair::sc_block", "spair::snl_step", "spair::sfm"}}
+
+
 def test_the_decoder_leaves_clean_cells_unaltered():
     block = DecoderBlock(8, 4, RestorerConfig(), attend=True)
     mask = torch.rand(2, 1, 12, 10, generator=torch.Generator().manual_seed(0)) < 0.3
