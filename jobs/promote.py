@@ -1,6 +1,8 @@
 """Make a registered version the champion, if it is better than the present one on the named sets.
 
-    python jobs/promote.py --candidate models:/spair-rain/7 --data s3://shards/rain100l s3://shards/rain100h
+    python jobs/promote.py --candidate models:/spair-rain/7 --data s3://shards/rain100l \\
+        --clean s3://data/photos
+    python jobs/promote.py --rollback models:/spair-rain
 
 Exits with 0 where the alias was moved and with 3 where it was not.
 """
@@ -14,8 +16,13 @@ from pipelines.promotion import PromoteConfig, promote
 def main(config: PromoteConfig) -> int:
     """Decide, and say why."""
     decision, judged = promote(config)
-    print(judged)
-    print(f"{'promoted' if decision.promote else 'not promoted'}: {decision.reason}")
+    if judged:
+        print(judged)
+    if config.rollback:
+        verdict = "rolled back" if decision.promote else "not rolled back"
+    else:
+        verdict = "promoted" if decision.promote else "not promoted"
+    print(f"{verdict}: {decision.reason}")
     return 0 if decision.promote else 3
 
 

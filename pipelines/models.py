@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow.artifacts import download_artifacts
+from mlflow.entities.model_registry import RegisteredModel
+from mlflow.exceptions import MlflowException
 
 from pipelines import storage, tracking
 from spair_core import weights
@@ -14,10 +17,21 @@ from spair_core.network import Spair
 from spair_core.weights import ModelCard, WeightsError
 
 REGISTRY = "models:/"
+NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+HISTORY = 100
+"""Moves of an alias that are remembered."""
+RECORD_MARK = "**Promotion**"
+"""Begins the part of a version's description that is written here."""
+DESCRIPTION_LENGTH = 5000
+"""What MLflow takes."""
 
 
 class ModelError(ValueError):
     """No model is there under this name; the message says what there is."""
+
+
+class AliasMovedError(RuntimeError):
+    """An alias points to another version than it did; the message says to which."""
 
 
 @dataclass(frozen=True)
@@ -72,61 +86,115 @@ def _read(spec: str) -> tuple[str, bytes]:
 
 def _registered(spec: str) -> tuple[str, bytes]:
     name, version = registered_version(spec)
-    uri = f"{REGISTRY}{name}/{version}"
     with tempfile.TemporaryDirectory() as folder, tracking.explained():
+        location = tracking.client().get_model_version_download_uri(name, str(version))
         path = download_artifacts(
-            artifact_uri=f"{uri}/artifacts/{tracking.WEIGHTS_FILE}",
+            artifact_uri=f"{location}/artifacts/{tracking.WEIGHTS_FILE}",
             dst_path=folder,
             tracking_uri=tracking.store_uri(),
         )
-        return uri, Path(path).read_bytes()
+        return version_uri(name, version), Path(path).read_bytes()
+
+
+def version_uri(name: str, version: int) -> str:
+    """models:/NAME/VERSION."""
+    return f"{REGISTRY}{name}/{version}"
 
 
 def registered_version(spec: str) -> tuple[str, int]:
-    """Name and version of models:/NAME@ALIAS, models:/NAME/VERSION or models:/NAME (its newest).
+    """Name and version of models:/NAME@ALIAS, models:/NAME/VERSION, or models:/NAME[/latest] (its newest).
 
-    Raises ModelError, which lists the model's versions and aliases.
+    Raises ModelError, which says what there is.
+    """
+    rest = spec.removeprefix(REGISTRY)
+    name, slash, number = rest.rpartition("/") if "/" in rest else (rest, "", "")
+    name, at, alias = name.rpartition("@") if "@" in name and not slash else (name, "", "")
+    with tracking.explained():
+        found = _registered_model(spec, name)
+        newest = max((int(version.version) for version in found.latest_versions), default=0)
+        if at:
+            chosen = found.aliases.get(alias)
+        elif not slash or number.lower() == "latest":
+            chosen = newest or None
+        else:
+            chosen = number if number.isdecimal() and _has_version(name, number) else None
+    if chosen is None:
+        aliases = ", ".join(f"@{a} ({v})" for a, v in sorted(found.aliases.items())) or "none"
+        raise ModelError(
+            f"{spec}: {name} has no such {'alias' if at else 'version'}; "
+            f"its newest version is {newest or 'none'}, its aliases: {aliases}"
+        )
+    return name, int(chosen)
+
+
+def _registered_model(spec: str, name: str) -> RegisteredModel:
+    store = tracking.client()
+    try:
+        return store.get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code not in NOT_THERE:
+            raise
+        names = ", ".join(model.name for model in store.search_registered_models()) or "none"
+        raise ModelError(
+            f"{spec}: no model {name!r} is registered at {tracking.store_uri()}; there are: {names}"
+        ) from error
+
+
+def _has_version(name: str, number: str) -> bool:
+    try:
+        tracking.client().get_model_version(name, number)
+    except MlflowException as error:
+        if error.error_code not in NOT_THERE:
+            raise
+        return False
+    return True
+
+
+def aliased(name: str, alias: str) -> int | None:
+    """The version that an alias of a registered model points to, or None. Raises ModelError."""
+    with tracking.explained():
+        version = _registered_model(f"{REGISTRY}{name}", name).aliases.get(alias)
+    return None if version is None else int(version)
+
+
+def history(name: str, alias: str) -> list[int]:
+    """The versions that an alias was moved to, the last one last, as `move_alias` wrote them down."""
+    with tracking.explained():
+        tags = _registered_model(f"{REGISTRY}{name}", name).tags
+    return [int(number) for number in tags.get(f"{alias}.history", "").split()]
+
+
+def move_alias(name: str, alias: str, version: int, *, expected: int | None, versions: Sequence[int]) -> None:
+    """Point an alias to a version, and write down the `versions` it has pointed to.
+
+    Raises AliasMovedError where it points no more to the `expected` version: MLflow has no conditional
+    write, so this is looked up at the last moment. Raises TrackingError.
     """
     with tracking.explained():
         store = tracking.client()
-        rest = spec.removeprefix(REGISTRY)
-        name, _, alias = rest.partition("@")
-        name, _, number = name.partition("/")
-        found = store.search_registered_models(f"name = '{name}'") if name else []
-        if not found:
-            names = ", ".join(model.name for model in store.search_registered_models()) or "none"
-            raise ModelError(
-                f"{spec}: no model {name!r} is registered at {tracking.store_uri()}; there are: {names}"
+        present = aliased(name, alias)
+        if present != expected:
+            raise AliasMovedError(
+                f"{name}@{alias} points to {_told(present)} now, not to {_told(expected)}: someone else "
+                "has moved it meanwhile; start again, to judge by that one"
             )
-        versions = sorted(int(v.version) for v in store.search_model_versions(f"name = '{name}'"))
-        aliases = dict(store.get_registered_model(name).aliases)
-    there = f"versions {versions}, aliases {', '.join(f'@{a}' for a in sorted(aliases)) or 'none'}"
-    if alias:
-        if alias not in aliases:
-            raise ModelError(f"{spec}: {name} has no alias @{alias}; it has {there}")
-        return name, int(aliases[alias])
-    chosen = int(number) if number.isdigit() else (versions[-1] if versions and not number else -1)
-    if chosen not in versions:
-        raise ModelError(f"{spec}: {name} has no such version; it has {there}")
-    return name, chosen
+        kept = " ".join(str(number) for number in versions[-HISTORY:])
+        # First: were the alias moved without it, there would be no way back.
+        store.set_registered_model_tag(name, f"{alias}.history", kept)
+        store.set_registered_model_alias(name, alias, str(version))
 
 
-def champion(name: str, alias: str) -> int | None:
-    """The version that an alias of a registered model points to, or None where there is none."""
-    try:
-        return registered_version(f"{REGISTRY}{name}@{alias}")[1]
-    except ModelError:
-        return None
+def _told(version: int | None) -> str:
+    return "no version" if version is None else f"version {version}"
 
 
-def record(name: str, version: int, tags: dict[str, str]) -> None:
-    """Write tags on a version. Raises TrackingError."""
+def record(name: str, version: int, tags: Mapping[str, str], text: str | None = None) -> None:
+    """Write tags on a version, and `text` below what its description says otherwise. Raises TrackingError."""
     with tracking.explained():
+        store = tracking.client()
         for key, value in tags.items():
-            tracking.client().set_model_version_tag(name, str(version), key, value)
-
-
-def move_alias(name: str, alias: str, version: int) -> None:
-    """Point an alias to a version. Raises TrackingError."""
-    with tracking.explained():
-        tracking.client().set_registered_model_alias(name, alias, str(version))
+            store.set_model_version_tag(name, str(version), key, value[: tracking.TAG_LENGTH])
+        if text is not None:
+            own = (store.get_model_version(name, str(version)).description or "").partition(RECORD_MARK)[0]
+            whole = f"{own.rstrip()}\n\n{RECORD_MARK}\n{text}".lstrip()
+            store.update_model_version(name, str(version), whole[:DESCRIPTION_LENGTH])

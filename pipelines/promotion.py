@@ -1,35 +1,56 @@
-"""Which version of a registered model is the champion, and by what right."""
+"""Which version of a registered model is the champion, by what right, and the way back."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 
-from pipelines import evaluation, manifest, models
+from pipelines import comparison, evaluation, manifest, models, tracking
+from pipelines.comparison import Untouched
 from pipelines.evaluation import EvaluateConfig, SetResult
-from pipelines.models import ModelError
+from pipelines.models import AliasMovedError, ModelError
+
+JUDGED_ON_Y = frozenset({"rain", "raindrop"})
+"""Tasks that the field judges on Y; the others are judged on RGB."""
 
 
 @dataclass(frozen=True)
 class PromoteConfig:
-    """A candidate, and the sets on which it must be better than the champion."""
+    """A candidate, and the sets on which it must be better than the champion; or a model to roll back."""
 
-    candidate: str
+    candidate: str | None = None
     """The version to promote: models:/NAME/VERSION, or models:/NAME for its newest."""
-    data: tuple[str, ...]
+    data: tuple[str, ...] = ()
     """Shards or folders of pairs."""
+    rollback: str | None = None
+    """Instead: models:/NAME, whose alias goes back to where it was before the last promotion."""
     alias: str = "champion"
     """The alias to move."""
     margin: float = 0.05
-    """dB of PSNR on Y by which the mean over the sets must be better."""
+    """dB of PSNR by which the mean over the sets must be better: on Y for rain and raindrops, else on RGB."""
     tolerance: float = 0.1
     """dB by which no single set may be worse."""
+    clean: tuple[str, ...] = ()
+    """Clean pictures that the candidate must leave as they are: folders, shards or pairs (their targets)."""
+    clean_psnr: float = 40.0
+    """dB of PSNR (RGB) that clean pictures must keep on average, against themselves."""
+    clean_tolerance: float = 0.5
+    """dB by which the candidate may keep them worse than the champion does."""
     actors: int = 1
     """Processes that hold a model."""
     num_gpus: float = 0.0
     """GPUs of each of them."""
     limit: int | None = None
     """Look at only so many pictures of each set."""
+    experiment: str = "spair-promotion"
+    """MLflow experiment."""
+
+    def __post_init__(self) -> None:
+        if (self.candidate is None) == (self.rollback is None):
+            raise ValueError("name a --candidate to promote, or a model to --rollback")
+        if self.candidate is not None and not self.data:
+            raise ValueError("name the --data on which the candidate must be better")
 
     def evaluation(self) -> EvaluateConfig:
         """How both are judged."""
@@ -38,10 +59,15 @@ class PromoteConfig:
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether to promote, and why or why not."""
+    """Whether to promote (or to roll back), and why or why not."""
 
     promote: bool
     reason: str
+
+
+def metric_of(task: str) -> str:
+    """The score that models of a task are judged by."""
+    return "psnr_y" if task in JUDGED_ON_Y else "psnr_rgb"
 
 
 def decide(
@@ -50,23 +76,25 @@ def decide(
     *,
     margin: float,
     tolerance: float,
+    metric: str = "psnr_y",
 ) -> Decision:
-    """Hold a candidate against the champion, or against the pictures as they came where there is none.
+    """Hold a candidate against the champion by `metric`, or (on Y) against the pictures as they came.
 
     Both must have been judged on the same pictures; raises ValueError where they were not.
     """
     against = "the champion" if champion is not None else "the pictures as they came (there is no champion)"
-    other = {r.name: (r.count, r.psnr_y) for r in champion} if champion is not None else None
+    if champion is not None:
+        other = {r.name: (r.count, getattr(r, metric)) for r in champion}
+    else:
+        metric, other = "psnr_y", {r.name: (r.count, r.input_psnr_y) for r in candidate}
     gains = {}
     for result in candidate:
-        count, bar = (
-            other.get(result.name, (0, 0.0)) if other is not None else (result.count, result.input_psnr_y)
-        )
+        count, bar = other.get(result.name, (0, 0.0))
         if count != result.count or result.count == 0:
             raise ValueError(
                 f"{result.name}: judged {result.count} pictures for one and {count} for the other"
             )
-        gains[result.name] = result.psnr_y - bar
+        gains[result.name] = getattr(result, metric) - bar
     mean = sum(gains.values()) / len(gains)
     worst = min(gains, key=lambda name: gains[name])
     if gains[worst] < -tolerance:
@@ -81,34 +109,131 @@ def decide(
     )
 
 
-def promote(config: PromoteConfig) -> tuple[Decision, str]:
-    """Judge both, move the alias if it is deserved, and write the decision on the version.
+def decide_clean(
+    candidate: Untouched, champion: Untouched | None, *, least: float, tolerance: float
+) -> Decision:
+    """Whether a candidate leaves clean pictures clean: `least` dB, and the champion's less `tolerance`.
 
-    Gives the decision and the table behind it. Raises ModelError, StorageError, TrackingError, ValueError.
+    Both must have been judged on the same pictures; raises ValueError where they were not.
     """
-    if not config.candidate.startswith(models.REGISTRY):
-        raise ModelError(
-            f"{config.candidate}: only a registered version can be promoted: models:/NAME/VERSION"
+    kept = f"clean pictures keep {candidate.psnr:.2f} dB"
+    if champion is not None and champion.count != candidate.count:
+        raise ValueError(
+            f"judged {candidate.count} clean pictures for one and {champion.count} for the other"
         )
-    name, version = models.registered_version(config.candidate)
-    current = models.champion(name, config.alias)
+    if candidate.psnr < least:
+        return Decision(False, f"{kept}; {least} dB are asked for")
+    if champion is not None and candidate.psnr < champion.psnr - tolerance:
+        return Decision(
+            False, f"{kept}, with the champion {champion.psnr:.2f} dB; {tolerance} dB less is allowed"
+        )
+    return Decision(True, kept)
+
+
+def promote(config: PromoteConfig) -> tuple[Decision, str]:
+    """Judge both, move the alias if it is deserved, and write the decision down; or roll back.
+
+    Gives the decision and the table behind it. The decision is kept in the version's tags and description,
+    and with all that it rests on in a run of `experiment`. Raises ModelError, StorageError, TrackingError,
+    ValueError.
+    """
+    if config.rollback is not None:
+        return _rolled_back(config.rollback, config.alias), ""
+    name, version = models.registered_version(_registered(config.candidate or ""))
+    current = models.aliased(name, config.alias)
     if current == version:
         return Decision(False, f"version {version} is {name}@{config.alias} already"), ""
-    judged = evaluation.evaluate(config.evaluation(), models.resolve(f"{models.REGISTRY}{name}/{version}"))
-    bar = None
-    if current is not None:
-        bar = evaluation.evaluate(config.evaluation(), models.resolve(f"{models.REGISTRY}{name}/{current}"))
-    decision = decide(judged, bar, margin=config.margin, tolerance=config.tolerance)
-    tags = {
-        "promotion.decision": "promoted" if decision.promote else "refused",
-        "promotion.reason": decision.reason,
-        "promotion.against": str(current) if current is not None else "none",
-        "promotion.at": manifest.now(),
+    with tracking.run(config.experiment, f"{models.version_uri(name, version)} @{config.alias}") as run:
+        run.log_params(asdict(config) | {"champion": current})
+        decision, facts, table = _judged(config, name, version, current)
+        if decision.promote:
+            decision = _moved(config.alias, name, version, current, decision)
+        text = f"{table}\n{'promoted' if decision.promote else 'not promoted'}: {decision.reason}"
+        tags = {
+            "decision": "promoted" if decision.promote else "refused",
+            "reason": decision.reason,
+            "alias": config.alias,
+            "against": str(current) if current is not None else "none",
+            "at": manifest.now(),
+        }
+        run.set_tags(tags)
+        run.log_bytes("decision.txt", text.encode())
+        run.log_bytes("decision.json", json.dumps({**tags, **facts}, indent=1).encode())
+        prefixed = {f"promotion.{key}": value for key, value in (tags | {"run": run.run_id}).items()}
+        models.record(name, version, prefixed, f"```\n{text}\n```")
+    return decision, table
+
+
+def _registered(spec: str) -> str:
+    if not spec.startswith(models.REGISTRY):
+        raise ModelError(f"{spec}: only a registered version can be promoted: models:/NAME/VERSION")
+    return spec
+
+
+def _judged(
+    config: PromoteConfig, name: str, version: int, current: int | None
+) -> tuple[Decision, Mapping[str, object], str]:
+    """The decision, what it rests on, and that as a table."""
+    uris = [models.version_uri(name, number) for number in (version, current) if number is not None]
+    contenders = [models.resolve(uri) for uri in uris]
+    results = [evaluation.evaluate(config.evaluation(), model) for model in contenders]
+    candidate, champion = results[0], results[1] if current is not None else None
+    metric = metric_of(contenders[0].card.task)
+    decision = decide(candidate, champion, margin=config.margin, tolerance=config.tolerance, metric=metric)
+    roles = ("candidate", "champion")
+    parts = [
+        f"{role} {uri}\n{evaluation.table(r)}" for role, uri, r in zip(roles, uris, results, strict=False)
+    ]
+    facts: dict[str, object] = {
+        role: [asdict(result) for result in r] for role, r in zip(roles, results, strict=False)
     }
-    models.record(name, version, tags)
-    if decision.promote:
-        models.move_alias(name, config.alias, version)
-    parts = [f"candidate {name}/{version}", evaluation.table(judged)]
-    if bar is not None:
-        parts += [f"champion {name}/{current}", evaluation.table(bar)]
-    return decision, "\n".join(parts)
+    if not config.clean:
+        parts.append("clean pictures: none were named (--clean), so none were looked at")
+        return decision, facts, "\n".join(parts)
+    left = comparison.untouched(
+        contenders, config.clean, actors=config.actors, num_gpus=config.num_gpus, limit=config.limit
+    )
+    clean = decide_clean(
+        left[0],
+        left[1] if current is not None else None,
+        least=config.clean_psnr,
+        tolerance=config.clean_tolerance,
+    )
+    parts += [str(result) for result in left]
+    facts["clean"] = [asdict(result) for result in left]
+    deciding = [d for d in (decision, clean) if not d.promote] or [decision, clean]
+    both = Decision(decision.promote and clean.promote, "; ".join(d.reason for d in deciding))
+    return both, facts, "\n".join(parts)
+
+
+def _moved(alias: str, name: str, version: int, current: int | None, decision: Decision) -> Decision:
+    """The decision carried out, or turned round where the alias was moved in the meantime."""
+    before = [] if current is None else [current]
+    past = models.history(name, alias)
+    versions = [*(past if past[-1:] == before else before), version]
+    try:
+        models.move_alias(name, alias, version, expected=current, versions=versions)
+    except AliasMovedError as error:
+        return Decision(False, str(error))
+    return decision
+
+
+def _rolled_back(spec: str, alias: str) -> Decision:
+    name, _ = models.registered_version(_registered(spec))
+    current, past = models.aliased(name, alias), models.history(name, alias)
+    if current is None:
+        return Decision(False, f"{name} has no @{alias}: nothing was promoted")
+    if past[-1:] != [current]:
+        return Decision(
+            False,
+            f"{name}@{alias} was set to version {current} by hand, not promoted: what was before is unknown; "
+            f"promote the version that should be there",
+        )
+    if len(past) == 1:
+        return Decision(False, f"version {current} is the first {name}@{alias}: there is none to go back to")
+    previous = models.registered_version(models.version_uri(name, past[-2]))[1]
+    models.move_alias(name, alias, previous, expected=current, versions=past[:-1])
+    at = manifest.now()
+    models.record(name, current, {"promotion.decision": "rolled back", "promotion.rolled_back": at})
+    models.record(name, previous, {"promotion.restored": f"{at}, after version {current}"})
+    return Decision(True, f"{name}@{alias} is version {previous} again, as it was before version {current}")

@@ -158,6 +158,15 @@ def shard_uris(uri: str, split: str | None = None) -> list[str]:
     return found
 
 
+def digest(uri: str, split: str | None = None) -> str:
+    """SHA-256 over a data set's (or one split's) shards, whose names come from their content.
+
+    Changes with the pictures, not with the place. Raises StorageError.
+    """
+    names = sorted(storage.name_of(shard) for shard in shard_uris(uri, split))
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()
+
+
 def list_row_groups(uris: Sequence[str], split: str | None = None) -> list[RowGroup]:
     """The row groups of data sets (of one split), from the shards' footers alone. Raises StorageError."""
     groups = []

@@ -7,6 +7,7 @@ and files to `mlruns` beside it; look at them with `mlflow ui --backend-store-ur
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import sqlite3
@@ -16,7 +17,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass
 from functools import cache
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -38,7 +39,7 @@ import requests
 from boto3.exceptions import Boto3Error
 from botocore.exceptions import BotoCoreError, ClientError
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelOutput, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
@@ -53,6 +54,8 @@ RUN_TAG = "spair.run"
 WEIGHTS_FILE = "model.safetensors"
 PARAM_LENGTH, TAG_LENGTH = 500, 5000
 """Longer values are cut, as MLflow would refuse them."""
+DATASET_NAME_LENGTH, DATASET_DIGEST_LENGTH = 500, 36
+"""MLflow takes no longer ones; the full digests are in the version's tags and metadata."""
 PATIENCE = (5, 20)
 """Seconds to connect to a server, and to wait for its first answer."""
 PROJECT = Path(__file__).resolve().parents[1]
@@ -226,34 +229,94 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def register_model(name: str, data: bytes, card: ModelCard, *, run: Run, tags: Mapping[str, str]) -> int:
+@dataclass(frozen=True)
+class Origin:
+    """Where a model comes from, as its version records it.
+
+    `configuration` is a (nested) dataclass or mapping, `data` the digest of each data set by its location,
+    `metrics` what was measured at `step` of the run.
+    """
+
+    configuration: Any = field(default_factory=dict)
+    data: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    step: int = 0
+
+    def plain(self) -> dict[str, Any]:
+        """All of it as JSON would hold it."""
+        return dict(json.loads(json.dumps(asdict(self), default=str)))
+
+
+def register_model(
+    name: str,
+    data: bytes,
+    card: ModelCard,
+    *,
+    run: Run,
+    origin: Origin | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> int:
     """Register a model file as a new version of `name`, and give its number. Raises TrackingError.
 
     The version loads as pyfunc (see `registered_model`) anywhere: it brings the project's code along,
-    and its weights as safetensors. Its tags are the given ones, the file's digest, the task, and the
-    code's revision where that is known.
+    its weights as safetensors and, as metadata, its whole origin. Its tags are the given ones, the file's
+    digest, the task, the data's digests, the metrics, and the code's revision where that is known. The
+    run shows the model as its output and the data as its input; the metrics are the model's too.
     """
-    facts = {"digest": digest(data), "task": card.task, **_revision(), **tags}
-    # Named after the content: another version of the same run never writes over this one's files.
-    folder = f"models/{facts['digest'][:16]}"
+    origin = origin or Origin()
+    revision = _revision()
+    facts = {
+        "digest": digest(data),
+        "task": card.task,
+        **revision,
+        **({"data": "\n".join(f"{uri} {mark}" for uri, mark in origin.data.items())} if origin.data else {}),
+        **{f"metric.{key}": f"{value:.4f}" for key, value in origin.metrics.items()},
+        **(tags or {}),
+    }
+    facts = {key: str(value)[:TAG_LENGTH] for key, value in facts.items()}
+    metadata = {**revision, "card": json.loads(card.to_json()), "origin": origin.plain()}
     store = client()
     with explained(run.store), tempfile.TemporaryDirectory() as temporary:
-        store.log_artifacts(run.run_id, str(_saved(data, Path(temporary))), folder)
         try:
             store.create_registered_model(name)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
+        logged = _log_model(store, run, _saved(data, metadata, Path(temporary)), origin, facts)
         version = store.create_model_version(
-            name,
-            f"{store.get_run(run.run_id).info.artifact_uri}/{folder}",
-            run.run_id,
-            tags={k: str(v)[:TAG_LENGTH] for k, v in facts.items()},
+            name, f"models:/{logged}", run.run_id, tags=facts, model_id=logged
         )
     return int(version.version)
 
 
-def _saved(data: bytes, folder: Path) -> Path:
+def _log_model(store: MlflowClient, run: Run, folder: Path, origin: Origin, facts: Mapping[str, str]) -> str:
+    """A saved model as the run's output; gives its id."""
+    logged = store.create_logged_model(
+        store.get_run(run.run_id).info.experiment_id,
+        f"{facts['task']}-{facts['digest'][:12]}",
+        source_run_id=run.run_id,
+        params={k: str(v)[:PARAM_LENGTH] for k, v in flatten(origin.plain()["configuration"]).items()},
+        tags=dict(facts),
+    )
+    identity = str(logged.model_id)
+    store.log_model_artifacts(identity, str(folder))
+    store.finalize_logged_model(identity, "READY")
+    store.log_outputs(run.run_id, [LoggedModelOutput(identity, origin.step)])
+    now = int(time.time() * 1000)
+    metrics = [Metric(k, float(v), now, origin.step, model_id=identity) for k, v in origin.metrics.items()]
+    store.log_batch(run.run_id, metrics=metrics)
+    store.log_inputs(run.run_id, [_dataset(uri, mark) for uri, mark in origin.data.items()])
+    return identity
+
+
+def _dataset(uri: str, mark: str) -> DatasetInput:
+    dataset = Dataset(
+        uri[-DATASET_NAME_LENGTH:], mark[:DATASET_DIGEST_LENGTH], "shards", json.dumps({"uri": uri})
+    )
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
+
+
+def _saved(data: bytes, metadata: dict[str, Any], folder: Path) -> Path:
     """The model as MLflow keeps it, below `folder`."""
     weights = folder / WEIGHTS_FILE
     weights.write_bytes(data)
@@ -273,6 +336,7 @@ def _saved(data: bytes, folder: Path) -> Path:
                 Schema([ColSpec(DataType.binary)]),
                 Schema([ColSpec(DataType.binary, "restored"), ColSpec(DataType.double, "degraded_share")]),
             ),
+            metadata=metadata,
             pip_requirements=[f"{name}=={installed_version(name).partition('+')[0]}" for name in MODEL_NEEDS],
         )
     return folder / "model"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
@@ -28,6 +30,16 @@ def before_after(
     parts.append(("after", after))
     if truth is not None:
         parts.append(("truth", truth))
+    return side_by_side(parts, max_width=max_width)
+
+
+def side_by_side(
+    parts: Sequence[tuple[str, NDArray[np.uint8]]], *, max_width: int = 1600
+) -> NDArray[np.uint8]:
+    """uint8 [H', W', 3]: pictures uint8 [H, W, 3] with their captions, at most `max_width` wide together.
+
+    Raises ValueError where sizes differ.
+    """
     if len({part.shape for _, part in parts}) != 1:
         raise ValueError(f"panels need pictures of one size, not {[part.shape for _, part in parts]}")
     return np.concatenate([_captioned(name, part, max_width // len(parts)) for name, part in parts], axis=1)

@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jobs import entry, evaluate, nightly_derain, promote
-from pipelines import evaluation, models, promotion, storage, tracking
-from pipelines.evaluation import EvaluateConfig, SetResult, WorstGain
-from pipelines.promotion import PromoteConfig, decide
+from jobs import entry, evaluate, nightly_derain
+from pipelines import storage, tracking
+from pipelines.evaluation import EvaluateConfig
 from spair_core import weights
 from spair_core.images import encode_png
 from spair_core.masks import mask_from_pair
@@ -113,59 +112,6 @@ def test_evaluate_prints_a_table_and_writes_json(cluster, pairs, tiny_weights, c
     by_hand = [numbers(key) for key in ("0", "1")]
     assert second["psnr_y"] == pytest.approx(np.mean([n[0] for n in by_hand]))
     assert second["mask_recall"] == pytest.approx(np.mean([n[1] for n in by_hand]))
-
-
-def result(name, psnr, count=5, before=25.0):
-    return SetResult(name, count, psnr, 0.9, psnr, 0.9, before, WorstGain("a", 0), 1, 1, 0.1, 1)
-
-
-def test_decisions():
-    def decided(candidate, champion):
-        return decide(candidate, champion, margin=0.05, tolerance=0.1)
-
-    better = decided([result("a", 31), result("b", 30)], [result("a", 30), result("b", 30)])
-    assert better.promote
-    assert "+0.50 dB" in better.reason
-    assert not decided([result("a", 30.01)], [result("a", 30)]).promote
-    worse_once = decided([result("a", 35), result("b", 29)], [result("a", 30), result("b", 30)])
-    assert not worse_once.promote
-    assert "on b" in worse_once.reason
-    assert decided([result("a", 26)], None).promote
-    assert not decided([result("a", 24)], None).promote
-    with pytest.raises(ValueError, match="judged 5 pictures for one and 4"):
-        decided([result("a", 26)], [result("a", 26, count=4)])
-
-
-def test_promotion_moves_the_alias_and_says_why(mlflow_store, tiny_weights, monkeypatch, capsys):
-    card = weights.read_card(tiny_weights)
-    with tracking.run("models", "two versions") as run:
-        versions = [tracking.register_model("rain", tiny_weights, card, run=run, tags={}) for _ in range(2)]
-    scores = {f"models:/rain/{versions[0]}": 30.0, f"models:/rain/{versions[1]}": 29.0}
-    monkeypatch.setattr(evaluation, "evaluate", lambda _, model: [result("a", scores[model.uri])])
-    assert promotion.evaluation is evaluation
-
-    def promoted(candidate):
-        return promote.main(PromoteConfig(candidate, ("anything",)))
-
-    assert promoted("models:/rain/1") == 0
-    assert models.champion("rain", "champion") == 1
-    assert promoted("models:/rain/2") == 3
-    assert models.champion("rain", "champion") == 1
-    assert "not promoted: -1.00 dB against the champion" in capsys.readouterr().out
-    tags = tracking.client().get_model_version("rain", "2").tags
-    assert tags["promotion.decision"] == "refused"
-    assert models.resolve("models:/rain@champion").data == tiny_weights
-
-    for spec, words in (
-        ("models:/rian@champion", "there are: rain"),
-        ("models:/rain@winner", "it has versions .1, 2., aliases @champion"),
-        ("models:/rain/9", "no such version"),
-        ("nothing.safetensors", "neither a file"),
-    ):
-        with pytest.raises(models.ModelError, match=words):
-            models.resolve(spec)
-    with pytest.raises(models.ModelError, match="only a registered version"):
-        promoted("rain-light")
 
 
 def test_an_mlflow_that_does_not_answer_is_named(monkeypatch):

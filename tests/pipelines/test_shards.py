@@ -46,6 +46,19 @@ def test_names_follow_the_content(rows, tmp_path):
     assert shards.write_shard(str(tmp_path), rows[1:]).name != first
 
 
+def test_a_digest_follows_the_pictures_not_the_place(rows, tmp_path):
+    def made(name, *parts):
+        uri = str(tmp_path / name)
+        shards.commit(uri, [shards.write_shard(uri, part) for part in parts], {})
+        return uri
+
+    held_out = [{**row, "split": "val"} for row in rows[5:]]
+    whole, same, less = made("a", rows[:5], held_out), made("b", held_out, rows[:5]), made("c", rows[:4])
+    assert shards.digest(whole) == shards.digest(same) != shards.digest(less)
+    assert len({shards.digest(whole, "train"), shards.digest(whole, "val"), shards.digest(whole)}) == 3
+    assert shards.digest(shards.shard_uris(whole, "train")[0]) == shards.digest(whole, "train")
+
+
 def test_readers_follow_the_record(rows, tmp_path):
     kept = shards.write_shard(str(tmp_path), rows[:3])
     shards.write_shard(str(tmp_path), rows[3:])  # of an ingest that broke off

@@ -1,16 +1,18 @@
 """Runs in a real store: resumed, shared between processes, and clear when the store is wrong."""
 
+import json
 import pickle
 import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pytest
 
 from pipelines import tracking
-from pipelines.tracking import TrackingError
+from pipelines.tracking import Origin, TrackingError
 from spair_core import images, weights
 
 
@@ -162,6 +164,34 @@ def test_versions_of_one_run_keep_their_own_files(mlflow_store, tiny_weights):
         assert (Path(files) / "artifacts" / tracking.WEIGHTS_FILE).read_bytes() == data
         assert not list(Path(files).rglob("shipped"))
     assert store.get_model_version("rain", "1").tags["metric.psnr_y"] == "30"
+
+
+def test_a_version_carries_where_it_comes_from(mlflow_store, tiny_weights):
+    card = weights.read_card(tiny_weights)
+    origin = Origin(Config(), {"s3://shards/rain": "ab" * 32}, {"val_psnr_y": 28.5}, step=7)
+    with tracking.run("models", "one") as run:
+        run.log_metrics({"val_psnr_y": 20.0}, step=1)
+        tracking.register_model("rain", tiny_weights, card, run=run, origin=origin)
+    store = tracking.client()
+    version = store.get_model_version("rain", "1")
+    assert version.tags["data"] == "s3://shards/rain " + "ab" * 32
+    assert version.tags["metric.val_psnr_y"] == "28.5000"
+    assert len(version.tags["revision"]) >= 40
+
+    logged = store.get_logged_model(version.source.removeprefix("models:/"))
+    assert str(logged.status) == "READY"
+    assert [(m.key, m.value, m.step) for m in logged.metrics] == [("val_psnr_y", 28.5, 7)]
+    assert logged.params["inner.rate"] == "0.001"
+    seen = store.get_run(run.run_id)
+    assert [output.model_id for output in seen.outputs.model_outputs] == [logged.model_id]
+    assert seen.inputs.dataset_inputs[0].dataset.name == "s3://shards/rain"
+    assert [m.step for m in store.get_metric_history(run.run_id, "val_psnr_y")] == [1, 7]
+
+    metadata = mlflow.pyfunc.load_model("models:/rain/1").metadata.metadata
+    assert metadata["card"] == json.loads(card.to_json())
+    assert metadata["origin"]["configuration"]["inner"] == {"rate": 0.001, "layers": [1, 2]}
+    assert len(metadata["origin"]["configuration"]["name"]) == 9000
+    assert metadata["origin"]["metrics"] == {"val_psnr_y": 28.5}
 
 
 def test_a_registration_that_mlflow_refuses_says_why(mlflow_store, tiny_weights):

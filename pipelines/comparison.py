@@ -1,0 +1,507 @@
+"""Models on pictures without truth: how two differ on footage, and whether they leave clean pictures alone.
+
+    list -> [ read, decode ] -> [ every model on the same picture ] -> summary, panels
+             CPU tasks            actors that hold the models           on the driver
+
+A clip gives frames, shards and pairs their clean pictures. What cannot be read is listed with its reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import json
+import math
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import ray.data
+import torch
+from numpy.typing import NDArray
+
+from pipelines import cluster, models, pairs, shards, storage, tracking, video
+from pipelines.models import ModelError, ResolvedModel
+from pipelines.restore import BLOCK_BYTES, BLOCKS, CLIP, OTHER, PICTURE, kind_of
+from pipelines.shards import RowGroup
+from pipelines.storage import StorageError
+from pipelines.video import ClipError
+from spair_core import images, inference, metrics, weights
+from spair_core.images import PictureError
+from spair_core.network import Spair
+from spair_core.panels import overlay, side_by_side
+
+GROUP = "group"
+CLEAN_CEILING = 60.0
+"""dB. Rounding to 8 bits alone leaves 58.9: what changed less than that has not changed."""
+DIFFERENCE_GAIN = 8
+"""Panels show the difference of two results so many times as strong."""
+QUANTILES = (0.1, 0.5, 0.9)
+QUANTILE_NAMES = ("degraded_p10", "degraded_p50", "degraded_p90")
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """Two models, and the footage to see them on."""
+
+    champion: str
+    """The model in use: models:/spair-rain@champion, a file, a URI, or the name of shipped weights."""
+    challenger: str
+    """The one that might replace it, such as models:/spair-rain/7."""
+    data: str
+    """Folder or prefix of pictures and clips, such as s3://dashcams/2026-11-20."""
+    limit: int | None = 200
+    """Look at no more pictures and frames than that, drawn by their names' digests; None looks at all."""
+    frame_step: int = 30
+    """Of a clip, look at one frame in so many."""
+    actors: int = 1
+    """Processes that hold both models."""
+    num_gpus: float = 0.0
+    """GPUs of each of them; 0 computes on CPUs."""
+    tile: int = 1024
+    """Larger pictures go through in overlapping tiles."""
+    panels: int = 8
+    """Pictures to keep of where the two differ most."""
+    experiment: str = "spair-comparison"
+    """MLflow experiment."""
+
+    def __post_init__(self) -> None:
+        if self.frame_step < 1 or self.actors < 1 or self.panels < 0 or (self.limit or 1) < 1:
+            raise ValueError("frame_step, actors and limit must be at least 1, panels at least 0")
+
+
+@dataclass(frozen=True)
+class Side:
+    """What one model did to the footage.
+
+    `degraded_share` in [0, 1] is a mean, `degraded_quantiles` are its 10, 50 and 90 % points over the
+    pictures. `change_clean` and `change_degraded` are mean absolute changes, in levels of 255, of the
+    pixels that both models call clean, and of those that either calls degraded. `seconds` is the median.
+    """
+
+    model: str
+    degraded_share: float
+    degraded_quantiles: tuple[float, ...]
+    change_clean: float
+    change_degraded: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Both models on the same `count` pictures.
+
+    `mask_iou` is the mean intersection over union of their masks, `difference` the mean absolute one of
+    their results in levels of 255, `apart` the pictures with the largest. `unread` are items with reasons.
+    """
+
+    champion: Side
+    challenger: Side
+    count: int
+    mask_iou: float
+    difference: float
+    apart: tuple[tuple[str, float], ...]
+    unread: tuple[tuple[str, str], ...] = ()
+
+    def metrics(self) -> dict[str, float]:
+        """For MLflow; what could not be measured (no clean pixel anywhere) is left out."""
+        values = {"pictures": float(self.count), "unread": float(len(self.unread))}
+        values |= {"mask_iou": self.mask_iou, "difference": self.difference}
+        for name, side in (("champion", self.champion), ("challenger", self.challenger)):
+            measured = {k: v for k, v in asdict(side).items() if isinstance(v, float)}
+            measured |= dict(zip(QUANTILE_NAMES, side.degraded_quantiles, strict=True))
+            values |= {f"{name}.{key}": value for key, value in measured.items()}
+        return {key: value for key, value in values.items() if math.isfinite(value)}
+
+    def __str__(self) -> str:
+        head = f"{'':<11} {'degraded':>8} {'10 %':>6} {'50 %':>6} {'90 %':>6} {'on clean':>9} {'on degr.':>9}"
+        lines = [f"{head} {'s/pic.':>7}  model"]
+        for name, side in (("champion", self.champion), ("challenger", self.challenger)):
+            shares = " ".join(f"{share:>6.3f}" for share in side.degraded_quantiles)
+            lines.append(
+                f"{name:<11} {side.degraded_share:>8.3f} {shares} {side.change_clean:>9.3f}"
+                f" {side.change_degraded:>9.3f} {side.seconds:>7.3f}  {side.model}"
+            )
+        lines.append(
+            f"{self.count} pictures and frames; masks agree to {self.mask_iou:.3f} (IoU); results differ by "
+            f"{self.difference:.3f} levels of 255"
+        )
+        lines += [f"apart: {difference:6.3f}  {key}" for key, difference in self.apart]
+        lines += [f"not read: {key}: {reason}" for key, reason in self.unread]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Untouched:
+    """What a model leaves of clean pictures: PSNR in dB against what went in, of `count` pictures.
+
+    More than CLEAN_CEILING counts as that. `degraded_share` is what it took for degraded.
+    """
+
+    model: str
+    count: int
+    psnr: float
+    worst: tuple[str, float]
+    degraded_share: float
+    unread: tuple[tuple[str, str], ...] = ()
+
+    def __str__(self) -> str:
+        key, psnr = self.worst
+        lines = [
+            f"{self.model}: {self.psnr:.2f} dB over {self.count} clean pictures, {psnr:.2f} dB on {key}, its "
+            f"worst; {self.degraded_share:.4f} of their pixels taken for degraded"
+        ]
+        return "\n".join(lines + [f"not read: {key}: {reason}" for key, reason in self.unread])
+
+
+def compare(config: CompareConfig) -> Comparison:
+    """See both models on the footage, and keep what was found in an MLflow run.
+
+    Raises ModelError, StorageError, TrackingError; ValueError where nothing could be read.
+    """
+    contenders = [models.resolve(spec) for spec in (config.champion, config.challenger)]
+    if contenders[0].digest == contenders[1].digest:
+        raise ModelError(f"{config.champion} and {config.challenger} are the same model: name two")
+    items, others = _footage(config)
+    with tracking.run(config.experiment, " ".join([*(m.uri for m in contenders), config.data])) as run:
+        digests = {"champion_digest": contenders[0].digest, "challenger_digest": contenders[1].digest}
+        run.log_params(asdict(config) | digests)
+        measure = _Differences(config.panels)
+        rows = _measured(
+            contenders, items, measure, actors=config.actors, num_gpus=config.num_gpus, tile=config.tile
+        )
+        comparison, panels = _summarised(config, contenders, rows, others)
+        run.log_metrics(comparison.metrics())
+        run.log_bytes("comparison.txt", str(comparison).encode())
+        run.log_bytes("comparison.json", json.dumps(asdict(comparison), indent=1).encode())
+        for place, (key, png) in enumerate(panels):
+            run.log_bytes(f"panels/{place:02d}-{key.replace('/', '_')}.png", png)
+    return comparison
+
+
+def untouched(
+    contenders: Sequence[ResolvedModel],
+    clean: Sequence[str],
+    *,
+    actors: int = 1,
+    num_gpus: float = 0.0,
+    limit: int | None = None,
+) -> list[Untouched]:
+    """What each model leaves of clean pictures: those in folders, or the targets of shards and of pairs.
+
+    `limit` bounds the pictures of each of `clean` (of shards, the row groups so that as many remain).
+    Raises StorageError; ValueError where no picture could be read.
+    """
+    items = [item for uri in clean for item in _enough(_clean_items(uri), limit)]
+    rows = _measured(contenders, items, _changes, actors=actors, num_gpus=num_gpus)
+    good, unread = _sorted_out(rows, ", ".join(clean))
+    return [_left(model, number, good, unread) for number, model in enumerate(contenders)]
+
+
+def _left(
+    model: ResolvedModel, number: int, good: list[dict[str, Any]], unread: list[tuple[str, str]]
+) -> Untouched:
+    worst = min(good, key=lambda row: row["psnr"][number])
+    return Untouched(
+        model.uri,
+        len(good),
+        float(np.mean([row["psnr"][number] for row in good])),
+        (worst["key"], worst["psnr"][number]),
+        float(np.mean([row["share"][number] for row in good])),
+        tuple(unread),
+    )
+
+
+def _footage(config: CompareConfig) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
+    """The pictures and clips to look at, each with the number of its frames; and what else there is."""
+    found = [(item, kind_of(item.key)) for item in storage.list_objects(config.data)]
+    usable = [(item, kind) for item, kind in found if kind != OTHER]
+    if not usable:
+        raise ValueError(f"{config.data}: holds neither pictures nor clips")
+    others = len(found) - len(usable)
+    left_out = [(f"{others} other files", "neither pictures nor clips by their endings")] if others else []
+    usable.sort(key=lambda pair: hashlib.sha256(pair[0].key.encode()).digest())
+    chosen = usable[: config.limit]
+    items = [
+        {
+            "kind": kind,
+            "key": item.key,
+            "uri": item.uri,
+            "index": 0,
+            "rows": 1,
+            "frames": _part(config.limit, place, len(chosen)),
+            "step": config.frame_step,
+        }
+        for place, (item, kind) in enumerate(chosen)
+    ]
+    return items, left_out
+
+
+def _part(whole: int | None, place: int, places: int) -> int:
+    """What falls to one of `places` when `whole` is shared out; -1: as many as there are."""
+    return -1 if whole is None else whole // places + (place < whole % places)
+
+
+def _clean_items(uri: str) -> Iterator[dict[str, Any]]:
+    name = storage.name_of(uri)
+    nothing = {"frames": 1, "step": 1}
+    if uri.endswith(".parquet") or shards.read_record(uri) is not None:
+        for group in shards.list_row_groups([uri]):
+            yield {"kind": GROUP, "key": name, **asdict(group), **nothing}
+        return
+    targets = storage.join(uri, "target")
+    for files in pairs.discover_clean(targets if storage.exists(targets) else uri).pairs:
+        key = f"{name}/{files.key}"
+        yield {"kind": PICTURE, "key": key, "uri": files.target, "index": 0, "rows": 1, **nothing}
+
+
+def _enough(items: Iterator[dict[str, Any]], limit: int | None) -> Iterator[dict[str, Any]]:
+    seen = 0
+    for item in items:
+        if limit is not None and seen >= limit:
+            return
+        seen += item["rows"]
+        yield item
+
+
+Measure = Callable[[NDArray[np.uint8], "list[_Look]"], tuple[dict[str, Any], bytes]]
+"""Picture uint8 [H, W, 3] and what each model made of it -> plain values, and a panel as PNG or nothing."""
+
+
+def _measured(
+    contenders: Sequence[ResolvedModel],
+    items: list[dict[str, Any]],
+    measure: Measure,
+    *,
+    actors: int,
+    num_gpus: float,
+    tile: int = 1024,
+) -> Iterator[dict[str, Any]]:
+    """Rows with `key`, `error`, `panel` and (without an error) what `measure` gave."""
+    cluster.connect()
+    actor_cpus, task_cpus = cluster.cpu_shares(actors, gpus=num_gpus)
+    stream = ray.data.from_items(items, override_num_blocks=min(len(items), BLOCKS))
+    stream.context.target_max_block_size = BLOCK_BYTES
+    rows = stream.flat_map(_pictures, num_cpus=task_cpus).map(
+        _Contenders,
+        fn_constructor_kwargs={"files": [m.data for m in contenders], "measure": measure, "tile": tile},
+        compute=ray.data.ActorPoolStrategy(size=actors),
+        num_cpus=actor_cpus,
+        num_gpus=num_gpus or None,
+    )
+    for row in rows.iter_rows():
+        yield {**{k: row[k] for k in ("key", "error", "panel")}, **json.loads(row["measured"])}
+
+
+def _pictures(item: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The pictures of an item, and an error where there are no more because of one."""
+    try:
+        if item["kind"] == PICTURE:
+            yield _row(item["key"], images.decode(storage.read_bytes(item["uri"])).pixels)
+        elif item["kind"] == CLIP:
+            with tempfile.TemporaryDirectory() as folder:
+                local = Path(folder) / f"clip{Path(item['key']).suffix}"
+                storage.download(item["uri"], local)
+                for number, pixels in _frames(local, item["frames"], item["step"]):
+                    yield _row(f"{item['key']}#{number}", pixels)
+        else:
+            yield from _targets(item)
+    except (PictureError, ClipError, StorageError, OSError, MemoryError) as error:
+        yield _row(item["key"], error=str(error))
+
+
+def _frames(local: Path, most: int, step: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Every `step`th frame of a clip with its number, at most `most` of them (-1: all)."""
+    frames = (pixels for run in video.read_runs(local) for pixels in run.pixels)
+    return islice(islice(enumerate(frames), 0, None, step), None if most < 0 else most)
+
+
+def _targets(item: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for row in shards.read_row_group(RowGroup(item["uri"], item["index"], item["rows"])):
+        key = f"{item['key']}/{row['key']}"
+        try:
+            yield _row(key, images.decode(row["target"]).pixels)
+        except PictureError as error:
+            yield _row(key, error=str(error))
+
+
+def _row(key: str, pixels: NDArray[np.uint8] | None = None, error: str = "") -> dict[str, Any]:
+    height, width = (0, 0) if pixels is None else pixels.shape[:2]
+    data = b"" if pixels is None else pixels.tobytes()
+    return {"key": key, "pixels": data, "height": height, "width": width, "error": error}
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What a model made of a picture: `pixels` uint8 [H, W, 3], `mask` bool [H, W], in so many seconds."""
+
+    pixels: NDArray[np.uint8]
+    mask: NDArray[np.bool_]
+    seconds: float
+
+
+class _Contenders:
+    """The actor: holds the models, and shows each the same picture."""
+
+    def __init__(self, files: list[bytes], measure: Measure, tile: int) -> None:
+        self.measure, self.tile = measure, tile
+        device = "cuda" if torch.cuda.is_available() and ray.get_gpu_ids() else "cpu"
+        self.models = [weights.load(data)[0].to(device) for data in files]
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        answer = {"key": row["key"], "error": row["error"], "measured": "{}", "panel": b""}
+        if row["error"]:
+            return answer
+        pixels = np.frombuffer(row["pixels"], np.uint8).reshape(int(row["height"]), int(row["width"]), 3)
+        try:
+            values, panel = self.measure(pixels, [self._look(model, pixels) for model in self.models])
+        except (RuntimeError, MemoryError) as error:
+            return {**answer, "error": f"the models could not restore it: {error}"}
+        return {**answer, "measured": json.dumps(values), "panel": panel}
+
+    def _look(self, model: Spair, pixels: NDArray[np.uint8]) -> _Look:
+        started = time.monotonic()
+        result = inference.restore(model, pixels[None], tile=self.tile)
+        return _Look(result.pixels[0], result.mask[0], time.monotonic() - started)
+
+
+def _changes(pixels: NDArray[np.uint8], looks: list[_Look]) -> tuple[dict[str, Any], bytes]:
+    """How far each model is from leaving a picture as it is."""
+    psnr = [min(metrics.psnr(look.pixels, pixels), CLEAN_CEILING) for look in looks]
+    return {"psnr": psnr, "share": [float(look.mask.mean()) for look in looks]}, b""
+
+
+@dataclass
+class _Differences:
+    """Measures two models against one another; draws a panel while it may be among the `panels` largest."""
+
+    panels: int
+    largest: list[float] = field(default_factory=list)
+
+    def __call__(self, pixels: NDArray[np.uint8], looks: list[_Look]) -> tuple[dict[str, Any], bytes]:
+        """See `Side` and `Comparison` for what is measured."""
+        first, second = looks
+        either, both = first.mask | second.mask, first.mask & second.mask
+        change = [_apart(look.pixels, pixels) for look in looks]
+        apart = _apart(first.pixels, second.pixels)
+        difference = float(apart.mean())
+        values = {
+            "share": [float(look.mask.mean()) for look in looks],
+            "change_clean": [_mean(values[~either]) for values in change],
+            "change_degraded": [_mean(values[either]) for values in change],
+            "seconds": [look.seconds for look in looks],
+            "iou": float(both.sum() / either.sum()) if either.any() else 1.0,
+            "difference": difference,
+        }
+        return values, _panel(pixels, looks, apart) if self._shown(difference) else b""
+
+    def _shown(self, difference: float) -> bool:
+        # Whatever is among the largest of all actors is so among its own actor's.
+        if difference == 0 or self.panels == 0:
+            return False
+        if len(self.largest) < self.panels:
+            heapq.heappush(self.largest, difference)
+            return True
+        return heapq.heappushpop(self.largest, difference) < difference
+
+
+def _apart(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Mean absolute difference over the channels, in levels, [H, W]."""
+    return np.abs(a.astype(np.float32) - b).mean(axis=2)
+
+
+def _mean(values: NDArray[np.float32]) -> float:
+    return float(values.mean()) if values.size else math.nan
+
+
+def _panel(pixels: NDArray[np.uint8], looks: list[_Look], apart: NDArray[np.float32]) -> bytes:
+    amplified = np.clip(apart * DIFFERENCE_GAIN, 0, 255).astype(np.uint8)
+    firsts = (("before", pixels), (f"difference x {DIFFERENCE_GAIN}", np.repeat(amplified[..., None], 3, 2)))
+    strips = [
+        side_by_side(
+            [
+                first,
+                (f"{name} found ({look.mask.mean():.1%})", overlay(pixels, look.mask)),
+                (f"after {name}", look.pixels),
+            ]
+        )
+        for first, name, look in zip(firsts, ("champion", "challenger"), looks, strict=True)
+    ]
+    return images.encode_png(np.concatenate(strips))
+
+
+def _sorted_out(
+    rows: Iterator[dict[str, Any]], where: str
+) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
+    """The rows that were measured, and the others' reasons. Raises ValueError where none was."""
+    good: list[dict[str, Any]] = []
+    unread: list[tuple[str, str]] = []
+    for row in rows:
+        if row["error"]:
+            unread.append((row["key"], row["error"]))
+        else:
+            good.append(row)
+    if not good:
+        reasons = "\n".join(f"{key}: {reason}" for key, reason in unread)
+        raise ValueError(f"no picture of {where} could be read:\n{reasons}")
+    return good, sorted(unread)
+
+
+def _summarised(
+    config: CompareConfig,
+    contenders: Sequence[ResolvedModel],
+    rows: Iterator[dict[str, Any]],
+    others: list[tuple[str, str]],
+) -> tuple[Comparison, list[tuple[str, bytes]]]:
+    """The comparison, and the panels of where the two are furthest apart."""
+    best: list[tuple[float, str, bytes]] = []
+    good, unread = _sorted_out(_keeping_panels(rows, best, config.panels), config.data)
+    best.sort(reverse=True)
+    champion, challenger = (_side(model, number, good) for number, model in enumerate(contenders))
+    comparison = Comparison(
+        champion,
+        challenger,
+        len(good),
+        float(np.mean([row["iou"] for row in good])),
+        float(np.mean([row["difference"] for row in good])),
+        tuple((key, difference) for difference, key, _ in best),
+        (*unread, *others),
+    )
+    return comparison, [(key, png) for _, key, png in best]
+
+
+def _keeping_panels(
+    rows: Iterator[dict[str, Any]], best: list[tuple[float, str, bytes]], most: int
+) -> Iterator[dict[str, Any]]:
+    """The rows without their panels, the `most` best of which are in `best` at the end."""
+    for row in rows:
+        panel = row.pop("panel")
+        if panel:
+            heapq.heappush(best, (row["difference"], row["key"], panel))
+            if len(best) > most:
+                heapq.heappop(best)
+        yield row
+
+
+def _side(model: ResolvedModel, number: int, rows: list[dict[str, Any]]) -> Side:
+    def values(name: str) -> NDArray[np.float64]:
+        return np.array([row[name][number] for row in rows])
+
+    def mean(name: str) -> float:
+        there = values(name)[~np.isnan(values(name))]
+        return float(there.mean()) if there.size else math.nan
+
+    return Side(
+        model.uri,
+        mean("share"),
+        tuple(float(share) for share in np.quantile(values("share"), QUANTILES)),
+        mean("change_clean"),
+        mean("change_degraded"),
+        float(np.median(values("seconds"))),
+    )
