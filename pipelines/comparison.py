@@ -218,7 +218,21 @@ def _left(
     )
 
 
-def _footage(config: CompareConfig) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
+@dataclass(frozen=True)
+class _Item:
+    """What gives pictures: itself, `frames` of a clip (-1: all), row group `index` of a shard; or nothing."""
+
+    kind: str
+    key: str
+    uri: str = ""
+    index: int = 0
+    rows: int = 1
+    frames: int = 1
+    step: int = 1
+    error: str = ""
+
+
+def _footage(config: CompareConfig) -> tuple[list[_Item], list[tuple[str, str]]]:
     """The pictures and clips to look at, each with the number of its frames; and what else there is."""
     found = [(item, kind_of(item.key)) for item in storage.list_objects(config.data)]
     usable = [(item, kind) for item, kind in found if kind != OTHER]
@@ -228,45 +242,41 @@ def _footage(config: CompareConfig) -> tuple[list[dict[str, Any]], list[tuple[st
     left_out = [(f"{others} other files", "neither pictures nor clips by their endings")] if others else []
     usable.sort(key=lambda pair: hashlib.sha256(pair[0].key.encode()).digest())
     chosen = usable[: config.limit]
+    clips = sum(kind == CLIP for _, kind in chosen)
+    shares = _shares(None if config.limit is None else config.limit - len(chosen) + clips, clips)
     items = [
-        {
-            "kind": kind,
-            "key": item.key,
-            "uri": item.uri,
-            "index": 0,
-            "rows": 1,
-            "frames": _part(config.limit, place, len(chosen)),
-            "step": config.frame_step,
-        }
-        for place, (item, kind) in enumerate(chosen)
+        _Item(kind, item.key, item.uri, frames=next(shares) if kind == CLIP else 1, step=config.frame_step)
+        for item, kind in chosen
     ]
     return items, left_out
 
 
-def _part(whole: int | None, place: int, places: int) -> int:
-    """What falls to one of `places` when `whole` is shared out; -1: as many as there are."""
-    return -1 if whole is None else whole // places + (place < whole % places)
+def _shares(whole: int | None, parts: int) -> Iterator[int]:
+    """The frames that fall to each of so many clips; -1: as many as there are."""
+    for place in range(parts):
+        yield -1 if whole is None else whole // parts + (place < whole % parts)
 
 
-def _clean_items(uri: str) -> Iterator[dict[str, Any]]:
+def _clean_items(uri: str) -> Iterator[_Item]:
     name = storage.name_of(uri)
-    nothing = {"frames": 1, "step": 1}
     if uri.endswith(".parquet") or shards.read_record(uri) is not None:
         for group in shards.list_row_groups([uri]):
-            yield {"kind": GROUP, "key": name, **asdict(group), **nothing}
+            yield _Item(GROUP, name, **asdict(group))
         return
     targets = storage.join(uri, "target")
-    for files in pairs.discover_clean(targets if storage.exists(targets) else uri).pairs:
-        key = f"{name}/{files.key}"
-        yield {"kind": PICTURE, "key": key, "uri": files.target, "index": 0, "rows": 1, **nothing}
+    listing = pairs.discover_clean(targets if storage.exists(targets) else uri)
+    for files in listing.pairs:
+        yield _Item(PICTURE, f"{name}/{files.key}", files.target)
+    for key, reason in listing.left_out:
+        yield _Item(OTHER, f"{name}/{key}", rows=0, error=reason)
 
 
-def _enough(items: Iterator[dict[str, Any]], limit: int | None) -> Iterator[dict[str, Any]]:
+def _enough(items: Iterator[_Item], limit: int | None) -> Iterator[_Item]:
     seen = 0
     for item in items:
         if limit is not None and seen >= limit:
             return
-        seen += item["rows"]
+        seen += item.rows
         yield item
 
 
@@ -276,7 +286,7 @@ Measure = Callable[[NDArray[np.uint8], "list[_Look]"], tuple[dict[str, Any], byt
 
 def _measured(
     contenders: Sequence[ResolvedModel],
-    items: list[dict[str, Any]],
+    items: list[_Item],
     measure: Measure,
     *,
     actors: int,
@@ -286,7 +296,9 @@ def _measured(
     """Rows with `key`, `error`, `panel` and (without an error) what `measure` gave."""
     cluster.connect()
     actor_cpus, task_cpus = cluster.cpu_shares(actors, gpus=num_gpus)
-    stream = ray.data.from_items(items, override_num_blocks=min(len(items), BLOCKS))
+    stream = ray.data.from_items(
+        [asdict(item) for item in items], override_num_blocks=min(len(items), BLOCKS)
+    )
     stream.context.target_max_block_size = BLOCK_BYTES
     rows = stream.flat_map(_pictures, num_cpus=task_cpus).map(
         _Contenders,
@@ -299,21 +311,24 @@ def _measured(
         yield {**{k: row[k] for k in ("key", "error", "panel")}, **json.loads(row["measured"])}
 
 
-def _pictures(item: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _pictures(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The pictures of an item, and an error where there are no more because of one."""
+    item = _Item(**row)
     try:
-        if item["kind"] == PICTURE:
-            yield _row(item["key"], images.decode(storage.read_bytes(item["uri"])).pixels)
-        elif item["kind"] == CLIP:
+        if item.kind == PICTURE:
+            yield _row(item.key, images.decode(storage.read_bytes(item.uri)).pixels)
+        elif item.kind == CLIP:
             with tempfile.TemporaryDirectory() as folder:
-                local = Path(folder) / f"clip{Path(item['key']).suffix}"
-                storage.download(item["uri"], local)
-                for number, pixels in _frames(local, item["frames"], item["step"]):
-                    yield _row(f"{item['key']}#{number}", pixels)
-        else:
+                local = Path(folder) / f"clip{Path(item.key).suffix}"
+                storage.download(item.uri, local)
+                for number, pixels in _frames(local, item.frames, item.step):
+                    yield _row(f"{item.key}#{number}", pixels)
+        elif item.kind == GROUP:
             yield from _targets(item)
+        else:
+            yield _row(item.key, error=item.error)
     except (PictureError, ClipError, StorageError, OSError, MemoryError) as error:
-        yield _row(item["key"], error=str(error))
+        yield _row(item.key, error=str(error))
 
 
 def _frames(local: Path, most: int, step: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
@@ -322,9 +337,9 @@ def _frames(local: Path, most: int, step: int) -> Iterator[tuple[int, NDArray[np
     return islice(islice(enumerate(frames), 0, None, step), None if most < 0 else most)
 
 
-def _targets(item: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for row in shards.read_row_group(RowGroup(item["uri"], item["index"], item["rows"])):
-        key = f"{item['key']}/{row['key']}"
+def _targets(item: _Item) -> Iterator[dict[str, Any]]:
+    for row in shards.read_row_group(RowGroup(item.uri, item.index, item.rows)):
+        key = f"{item.key}/{row['key']}"
         try:
             yield _row(key, images.decode(row["target"]).pixels)
         except PictureError as error:

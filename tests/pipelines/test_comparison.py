@@ -105,9 +105,11 @@ def test_the_limit_is_shared_out(cluster, footage, mlflow_store):
 
     def frames(limit):
         items, _ = comparison._footage(CompareConfig(*both, f"{footage}/clips", limit=limit))
-        return [item["frames"] for item in items]
+        return [item.frames for item in items]
 
     assert [frames(limit) for limit in (1, 2, 5, None)] == [[1], [1, 1], [3, 2], [-1, -1]]
+    storage.write_bytes(f"{footage}/clips/a.png", storage.read_bytes(f"{footage}/raw/cam1/a.png"))
+    assert sorted(frames(8)) == [1, 3, 4]
 
 
 def test_what_cannot_be_compared_is_refused(footage, mlflow_store):
@@ -129,6 +131,7 @@ def test_clean_pictures_are_held_against_themselves(cluster, photos, s3, tiny_we
         storage.write_bytes(f"{s3}/pairs/input/{i}.png", encode_png(clean // 2))
         storage.write_bytes(f"{s3}/pairs/target/{i}.png", encode_png(clean))
     storage.write_bytes(f"{s3}/folder/bad.png", b"nonsense")
+    storage.write_bytes(f"{s3}/folder/notes.txt", b"hello")
     written = [row(str(i), photos[i][:40, :60]) for i in range(3)]
     shards.commit(f"{s3}/shards", [shards.write_shard(f"{s3}/shards", written)], {})
     contenders = [
@@ -145,12 +148,12 @@ def test_clean_pictures_are_held_against_themselves(cluster, photos, s3, tiny_we
         assert (found.model, found.count) == (model.uri, 9)
         assert found.psnr == pytest.approx(np.mean(np.minimum(by_hand, comparison.CLEAN_CEILING)))
         assert found.worst[0].endswith(f"/{np.argmin(by_hand)}")
-        assert [key for key, _ in found.unread] == ["folder/bad"]
+        assert [key for key, _ in found.unread] == ["folder/bad", "folder/notes.txt"]
         assert "not read: folder/bad: not a picture" in str(found)
 
 
 def test_a_limit_counts_pictures_not_row_groups():
-    groups = [{"rows": 16}, {"rows": 16}, {"rows": 16}]
+    groups = [comparison._Item(comparison.GROUP, str(i), rows=16) for i in range(3)]
     kept = [len(list(comparison._enough(iter(groups), limit))) for limit in (None, 1, 16, 17, 99)]
     assert kept == [3, 1, 1, 2, 3]
 
