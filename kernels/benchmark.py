@@ -4,9 +4,9 @@
 
 Ours and the baselines take turns; a time is the median of several rounds after one to warm up. What
 is prepared once a mask (our index, the fused attention's masks, spconv's pairs) is in no operator's
-time; `index` states ours. The row-masked attention makes its masks in the call. Taking rows out of a
-picture and putting them back is in the networks' rows only. A number that could not be measured is
-null, and the reason goes to stderr.
+time; `index` states ours, of all four levels of a picture. The row-masked attention makes its masks in
+the call. Taking rows out of a picture and putting them back is in the networks' rows only. A number
+that could not be measured is null, and the reason goes to stderr.
 
 `peak_share`: for SC and SNL the arithmetic that this mask needs (neighbours and pairs that exist), for
 the networks that of spair_core.cost, a second, against a large square product; for `index` and `sfm`
@@ -372,26 +372,33 @@ def _sfm(ground: Ground) -> Contest:
 
 
 def _index(ground: Ground) -> Contest:
-    index, sc, snl = ground.index, _sc(ground).ours, _snl(ground).ours
-    tables = [index.mask, index.active, index.clean, index.neighbours, index.spans, *(index.lines or ())]
-    served = Form(lambda: (snl.call(), snl.call(), sc.call())[-1])
+    model = _built("light", ground)
+    pictures = torch.rand_like(ground.x[:, :3])
+    made = model.indices(ground.mask)
+    tables = [t for i in made for t in (i.mask, i.active, i.clean, i.neighbours, i.spans, *(i.lines or ()))]
     return Contest(
-        Form(lambda: build_index(ground.mask).active),
-        {"the forward pass it serves: one sc_block, two snl_step": served},
+        Form(lambda: model.indices(ground.mask)[0].active),
+        {"the forward pass it serves, of network_light": Form(lambda: model(pictures, ground.mask).restored)},
         "copy",
         {"forward": sum(table.numel() * table.element_size() for table in tables)},
     )
 
 
-def _network(preset: str, ground: Ground) -> Contest:
+def _built(preset: str, ground: Ground) -> Any:
     # The one look upwards: this tool also times the network that the operators serve.
-    from spair_core import cost, network
+    from spair_core import network
 
     config = {"light": network.light, "full": network.full}[preset]()
-    model = network.Spair(config).eval().to(ground.x)
+    return network.Spair(config).eval().to(ground.x)
+
+
+def _network(preset: str, ground: Ground) -> Contest:
+    from spair_core import cost
+
+    model = _built(preset, ground)
     pictures, mask, everywhere = leaf(ground.x.sigmoid()), ground.mask, torch.ones_like(ground.mask)
     leaves = [pictures, *model.parameters()]
-    flops = 2 * cost.count_mask(config, mask.cpu()).macs_per_pixel * mask.numel()
+    flops = 2 * cost.count_mask(model.config, mask.cpu()).macs_per_pixel * mask.numel()
     work: dict[Pass, float] = {"forward": flops}
     if pictures.is_cuda or preset == "light":  # the full one's backward pass takes a CPU too long
         work["both"] = 3 * flops
