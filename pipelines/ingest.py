@@ -41,7 +41,8 @@ class IngestConfig:
     """Take at most so many pictures of each set and split, drawn by the seed."""
     tile: int = 0
     """Cut larger training pictures into tiles of so many pixels a side, so that a crop is read without
-    decoding a whole frame; 0 leaves them whole. Pictures of other splits are never cut."""
+    decoding a whole frame; 0 leaves them whole. An epoch then has as many crops as there are tiles.
+    Pictures of other splits are never cut."""
     tile_overlap: int = 128
     """Pixels that neighbouring tiles share: with the crop size, every crop of the picture is in some tile."""
     shard_mb: int = 256
@@ -113,8 +114,8 @@ def ingest(config: IngestConfig) -> IngestReport:
     Raises StorageError where the source has nothing or the destination cannot be written, ValueError
     where no picture could be used.
     """
-    if config.destination is None:
-        raise ValueError("there is no destination to ingest to")
+    if config.dry_run or config.destination is None:
+        raise ValueError("a dry run writes nothing: what there is to ingest, `find` tells")
     found = find(config)
     storage.write_bytes(storage.join(config.destination, ".writable"), b"")
     storage.delete(storage.join(config.destination, ".writable"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
@@ -33,6 +32,8 @@ LayoutName = Literal[
 ROLES: Mapping[Role, str] = {"input": "degraded", "target": "clean", "mask": "mask"}
 PARENTS = 2
 """A source may lie so many folders below the root of its set (GoPro/train/SEQUENCE)."""
+PROBED = 100
+"""Files of a folder that are looked at to tell which layout would have fitted."""
 SHOWN = 5
 """Names in a summary; of more there is only the number."""
 
@@ -228,11 +229,15 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Listing:
-    """The pairs of a location, what was left out, and the names of pictures outside the layout."""
+    """The pairs of a location, what was left out, and the names of pictures outside the layout.
+
+    `absent` are the (set, split) of the layout of which not a file is there.
+    """
 
     pairs: list[PairFiles] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
+    absent: list[tuple[str, str]] = field(default_factory=list)
 
     def of_split(self, split: str) -> Listing:
         """What is of one split."""
@@ -240,20 +245,24 @@ class Listing:
             [files for files in self.pairs if files.split == split],
             [item for item in self.left_out if item.split == split],
             self.others,
+            [label for label in self.absent if label[1] == split],
         )
 
     def summary(self) -> str:
         """For people: of every set and split what is there, missing or without a partner."""
         lines = []
-        labels = {(files.set, files.split) for files in self.pairs}
-        for label in sorted(labels | {(item.set, item.split) for item in self.left_out}):
+        for label in sorted(_labels(self.pairs, self.left_out)):
             pairs = [files for files in self.pairs if (files.set, files.split) == label]
             lines.append(f"{label[0]} {label[1]}: {_counted(pairs)}")
+            bare = [files.key for files in pairs if files.mask is None]
+            if 0 < len(bare) < len(pairs):
+                lines.append(f"  without a mask, so it follows from the pair: {_some(bare)}")
             left = [item for item in self.left_out if (item.set, item.split) == label]
             lines += [f"  left out: {item.name}: {item.reason}" for item in left[:SHOWN]]
             lines += [f"  left out: {len(left) - SHOWN} more"] * (len(left) > SHOWN)
+        lines += [f"{of_set} {split}: nothing is there" for of_set, split in self.absent]
         if self.others:
-            lines.append(f"outside the layout: {len(self.others)} pictures, such as {_some(self.others)}")
+            lines.append(f"outside the layout: {len(self.others)}, such as {_some(self.others)}")
         return "\n".join(lines)
 
 
@@ -275,11 +284,13 @@ def find(
         total.pairs.extend(listing.pairs)
         total.left_out.extend(listing.left_out)
         total.others.extend(listing.others)
+        total.absent.extend(listing.absent)
     names = _names_apart({files.set for files in total.pairs} | {item.set for item in total.left_out})
     return Listing(
         [replace(files, set=names[files.set]) for files in total.pairs],
         [replace(item, set=names[item.set]) for item in total.left_out],
         total.others,
+        total.absent,
     )
 
 
@@ -333,7 +344,9 @@ def _match(layout: Layout, files: Mapping[str, StoredObject], uri: str, split: s
     left_out = [item for name, item in lone.items() if name not in used]
     keys = (item.key for item in files.values())
     others = [key for key in keys if key not in used and key not in lone and _is_picture(key)]
-    return Listing(pairs, left_out, others)
+    expected = [(part.set, part.split) for part in layout.parts if part.set]
+    there = _labels(pairs, left_out)
+    return Listing(pairs, left_out, others, [label for label in expected if label not in there])
 
 
 def _read_folders(part: Folders, files: Mapping[str, StoredObject]) -> Iterator[_Pair | _Lone]:
@@ -409,14 +422,16 @@ def _is_picture(path: str) -> bool:
 
 
 def _misfit(uri: str, name: LayoutName, objects: Sequence[StoredObject], unpaired: Sequence[LeftOut]) -> str:
-    first = {posixpath.dirname(item.key): item.key for item in reversed(objects)}
-    holds = f"it holds {len(objects)} files, such as {_some(sorted(first.values()))}"
+    folders: dict[str, list[StoredObject]] = {}
+    for item in objects:
+        folders.setdefault(posixpath.dirname(item.key), []).append(item)
+    holds = f"it holds {len(objects)} files, such as {_some([items[0].key for items in folders.values()])}"
     lines = [
         f"{uri}: no pair in the layout {name}, which is {LAYOUTS[name].example}",
         holds if objects else "it holds no files",
         *(f"{item.name}: {item.reason}" for item in unpaired[:1]),
     ]
-    views = list(_views(uri, objects))
+    views = list(_views(uri, [item for items in folders.values() for item in items[:PROBED]]))
     # Any picture at all would do for `clean`, so it says nothing.
     others = [(other, layout) for other, layout in LAYOUTS.items() if other not in (name, "clean")]
     fits = [other for other, layout in others if any(_match(layout, files, uri, "").pairs for files in views)]
@@ -437,11 +452,15 @@ def _names_apart(locations: Iterable[str]) -> dict[str, str]:
     return names
 
 
+def _labels(pairs: Sequence[PairFiles], left_out: Sequence[LeftOut]) -> set[tuple[str, str]]:
+    return {(files.set, files.split) for files in pairs} | {(item.set, item.split) for item in left_out}
+
+
 def _counted(pairs: Sequence[PairFiles]) -> str:
-    kinds = Counter("pairs" if files.input else "clean pictures" for files in pairs)
-    masks = sum(files.mask is not None for files in pairs)
-    counts = [f"{count} {kind}" for kind, count in kinds.items()] or ["no pairs"]
-    return ", ".join([*counts, *[f"{masks} masks"] * (masks > 0)])
+    degraded = sum(files.input is not None for files in pairs)
+    counts = {"pair": degraded, "clean picture": len(pairs) - degraded}
+    counts["mask"] = sum(files.mask is not None for files in pairs)
+    return ", ".join(f"{n} {kind}{'s' * (n > 1)}" for kind, n in counts.items() if n) or "no pairs"
 
 
 def _some(names: Sequence[str]) -> str:

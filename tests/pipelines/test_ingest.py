@@ -158,12 +158,15 @@ def test_a_dry_run_says_what_is_there_and_writes_nothing(tmp_path, capsys):
     before = sorted(tmp_path.rglob("*"))
     main(IngestConfig(str(tmp_path), f"{tmp_path}/shards", layout="agan", dry_run=True))
     assert capsys.readouterr().out.splitlines() == [
-        "AGAN train: 1 pairs",
+        "AGAN train: 1 pair",
         "  left out: train/data/1_rain.png: has no partner among the clean pictures",
         "AGAN-a test: no pairs",
         "  left out: test_a/gt/0_clean.png: has no partner among the degraded pictures",
+        "AGAN-b test: nothing is there",
         "dry run: nothing was written",
     ]
     assert sorted(tmp_path.rglob("*")) == before
+    with pytest.raises(ValueError, match="dry run writes nothing"):
+        ingest(IngestConfig(str(tmp_path), f"{tmp_path}/shards", layout="agan", dry_run=True))
     with pytest.raises(StorageError, match="this looks like --layout agan"):
         main(IngestConfig(str(tmp_path), layout="gopro", dry_run=True))
