@@ -38,7 +38,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pipelines import cluster, storage
 from pipelines.crop_stream import CropConfig, crop_example, epoch_batches, to_batch
-from pipelines.pairs import PairFiles, discover_pairs
+from pipelines.layouts import PairFiles, find
 from pipelines.shards import list_row_groups
 from spair_core import images, network
 from spair_core.crops import Example
@@ -81,7 +81,7 @@ def shard_stream(config: BenchmarkConfig) -> Iterator[Batch]:
 
 class _Files(Dataset):
     def __init__(self, config: BenchmarkConfig) -> None:
-        self.pairs, self.crops = discover_pairs(config.files).pairs, config.crops
+        self.pairs, self.crops = find([config.files]).pairs, config.crops
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -101,7 +101,7 @@ def mosaic_loader(config: BenchmarkConfig) -> Iterator[Batch]:
     streaming: Any = importlib.import_module("streaming")
     folder = tempfile.mkdtemp(prefix="spair-mds-")
     with streaming.MDSWriter(out=folder, columns={"input": "bytes", "target": "bytes"}) as writer:
-        for pair in discover_pairs(config.files).pairs:
+        for pair in find([config.files]).pairs:
             parts = storage.read_bytes(pair.input or ""), storage.read_bytes(pair.target)
             writer.write({"input": parts[0], "target": parts[1]})
 
