@@ -11,10 +11,11 @@ import tyro
 Config = TypeVar("Config")
 
 
-def run(job: Callable[[Config], int | None], config: type[Config] | Config, description: str) -> None:
+def run(job: Callable[[Config], object], config: type[Config] | Config, description: str) -> None:
     """Parse the flags of `config` (a dataclass, or an instance whose values are the defaults), run `job`.
 
-    Exits with what `job` returns (None: 0), and with 2 after an error that the caller can mend.
+    Exits with the number that `job` returns (0 where it returns something else), and with 2 after an
+    error that the caller can mend.
     """
     options = (tyro.conf.OmitArgPrefixes,)
     try:
@@ -22,7 +23,8 @@ def run(job: Callable[[Config], int | None], config: type[Config] | Config, desc
             parsed = tyro.cli(config, description=description, config=options)
         else:
             parsed = tyro.cli(type(config), default=config, description=description, config=options)
-        sys.exit(job(parsed) or 0)
+        outcome = job(parsed)
+        sys.exit(outcome if isinstance(outcome, int) else 0)
     except (ValueError, RuntimeError, ConnectionError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

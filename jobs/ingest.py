@@ -1,17 +1,21 @@
-"""Pack a folder of pairs, or of clean pictures to be degraded, into Parquet shards on any storage.
+"""Pack a set in its owners' layout, or clean pictures to be degraded, into Parquet shards on any storage.
 
-python jobs/ingest.py --source s3://data/Rain13K --destination s3://shards/rain13k
+python jobs/ingest.py --layout gopro --source s3://data/GoPro --dry-run
+python jobs/ingest.py --layout gopro --source s3://data/GoPro --split train --destination s3://shards/gopro
 """
 
 from __future__ import annotations
 
 from jobs.entry import run
-from pipelines.ingest import IngestConfig, ingest
+from pipelines.ingest import IngestConfig, find, ingest
 
 
 def main(config: IngestConfig) -> None:
-    """Ingest, and say what became of every picture."""
-    print(ingest(config).summary())
+    """Ingest, and say what became of every picture; or only say what is there."""
+    if config.dry_run:
+        print(f"{find(config).summary()}\ndry run: nothing was written")
+    else:
+        print(ingest(config).summary())
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
-"""Train Net_L and Net_R against motion blur (the paper's recipe), and register the model.
+"""Train Net_L and Net_R against motion blur, and register the model.
 
-python jobs/train_deblur.py --data s3://shards/gopro --storage s3://models/runs --name blur-1
+    python jobs/train_deblur.py --data s3://shards/gopro --storage s3://models/runs --name blur-1
+
+The paper's recipe: GoPro (or RealBlur-J), batches of 16. Clean pictures are blurred anew each time.
 """
 
 from __future__ import annotations
@@ -12,11 +14,5 @@ from pipelines.training import TrainConfig, train
 
 RECIPE = TrainConfig(data=tyro.MISSING, storage=tyro.MISSING, name=tyro.MISSING, task="blur", batch_size=16)
 
-
-def main(config: TrainConfig) -> None:
-    """Train; the model file and the registered version are printed."""
-    train(config)
-
-
 if __name__ == "__main__":
-    run(main, RECIPE, __doc__ or "")
+    run(train, RECIPE, __doc__ or "")

@@ -3,9 +3,10 @@
     python -m kernels.benchmark [--device cpu|cuda] [--json FILE] [--markdown FILE]
 
 Ours and the baselines take turns; a time is the median of several rounds after one to warm up. What
-is prepared once a mask (our index, the dense attention's masks, spconv's pairs) is in no
-operator's time; `index` states ours. Taking rows out of a picture and putting them back is in the
-networks' rows only. A number that could not be measured is null, and the reason goes to stderr.
+is prepared once a mask (our index, the fused attention's masks, spconv's pairs) is in no operator's
+time; `index` states ours, of all four levels of a picture. The row-masked attention makes its masks in
+the call. Taking rows out of a picture and putting them back is in the networks' rows only. A number
+that could not be measured is null, and the reason goes to stderr.
 
 `peak_share`: for SC and SNL the arithmetic that this mask needs (neighbours and pairs that exist), for
 the networks that of spair_core.cost, a second, against a large square product; for `index` and `sfm`
@@ -200,59 +201,73 @@ def dense_sc(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> 
 
 
 class Direction(NamedTuple):
-    """What queries see on one side along one axis of L lines of K cells, prepared for dense attention."""
+    """What queries see on one side along one axis of L lines of K cells."""
 
     hidden: Tensor  # bool [N*L, K, K]: these scores do not count
-    bias: Tensor  # the same as numbers to add: 0 or -inf
     some: Tensor  # bool [N*L, K, 1]: whether any does; a query without one sees all cells, to be weighted 0
 
 
-def directions(mask: Tensor, dtype: torch.dtype) -> list[Direction]:
-    """Left, right, up and down, for a mask bool [N, 1, H, W]."""
-    found = []  # contiguous, columns too: strided, they make the attention several times slower
-    for turned in (mask, mask.transpose(2, 3)):
-        clean = ~turned[:, 0].flatten(0, 1)[:, None].contiguous()
-        square = clean.new_ones(clean.shape[2], clean.shape[2])
-        for side in (square.tril(-1), square.triu(1)):
-            some = (clean & side).any(2, keepdim=True)
-            hidden = ~(clean & side) & some
-            bias = torch.zeros_like(hidden, dtype=dtype).masked_fill_(hidden, -math.inf)
-            found.append(Direction(hidden, bias, some))
-    return found
+def directions(mask: Tensor, axis: int) -> tuple[Direction, Direction]:
+    """Left and right (axis 0) or up and down (1), for a mask bool [N, 1, H, W]."""
+    turned = mask.transpose(2, 3) if axis else mask
+    # Contiguous, columns too: strided, they make the attention several times slower.
+    clean = ~turned[:, 0].flatten(0, 1)[:, None].contiguous()
+    square = clean.new_ones(clean.shape[2], clean.shape[2])
+    seen = (clean & square.tril(-1), clean & square.triu(1))
+    some = [side.any(2, keepdim=True) for side in seen]
+    return Direction(~seen[0] & some[0], some[0]), Direction(~seen[1] & some[1], some[1])
 
 
-def dense_snl(x: Tensor, blend: Tensor, seen: Sequence[Direction], *, fused: bool) -> Tensor:
+Attention = Callable[[Tensor, Tensor, int], Tensor]
+"""Cells [N*L, K, C] and the blend weights of an axis [N*L, K, 2] -> gathered [N*L, K, C]."""
+
+
+def dense_snl(x: Tensor, blend: Tensor, attend: Attention) -> Tensor:
     """One step of SNL at every cell, clean ones included: whole lines of scores, then masked.
 
-    `x` [N, C, H, W], `blend` [N, 4, H, W], `seen` as `directions` gives it. By batched products, scores
-    and values shared by both directions of an axis, or (`fused`) by torch's own attention.
+    `x` [N, C, H, W], `blend` [N, 4, H, W]; `attend` is `row_masked` or `fused` of the mask.
     """
     total = torch.zeros_like(x)
     for axis in (0, 1):
         turned, shares = (v.transpose(2, 3) if axis else v for v in (x, blend[:, 2 * axis : 2 * axis + 2]))
         cells, weights = (v.permute(0, 2, 3, 1).flatten(0, 1).contiguous() for v in (turned, shares))
-        attend = _fused_attention if fused else _masked_attention
-        gathered = attend(cells, weights, seen[2 * axis : 2 * axis + 2])
-        gathered = gathered.unflatten(0, turned.shape[::2]).permute(0, 3, 1, 2)
+        gathered = attend(cells, weights, axis).unflatten(0, turned.shape[::2]).permute(0, 3, 1, 2)
         total = total + (gathered.transpose(2, 3) if axis else gathered)
     return total
 
 
-def _masked_attention(cells: Tensor, weights: Tensor, sides: Sequence[Direction]) -> Tensor:
-    scores = torch.bmm(cells * SNL_SCALE, cells.transpose(1, 2))
-    mixed = torch.zeros_like(scores)
-    for side, (hidden, _, some) in enumerate(sides):
-        shares = scores.masked_fill(hidden, -math.inf).softmax(2)
-        mixed = mixed + shares * (weights[..., side : side + 1] * some)
-    return torch.bmm(mixed, cells)
+def row_masked(mask: Tensor) -> Attention:
+    """As one would write it: batched products, and masks made from the mask at every call."""
+
+    def attend(cells: Tensor, weights: Tensor, axis: int) -> Tensor:
+        scores = torch.bmm(cells * SNL_SCALE, cells.transpose(1, 2))
+        mixed = torch.zeros_like(scores)
+        for side, (hidden, some) in enumerate(directions(mask, axis)):
+            shares = scores.masked_fill(hidden, -math.inf).softmax(2)
+            mixed = mixed + shares * (weights[..., side : side + 1] * some)
+        return torch.bmm(mixed, cells)
+
+    return attend
 
 
-def _fused_attention(cells: Tensor, weights: Tensor, sides: Sequence[Direction]) -> Tensor:
-    heads, gathered = cells[:, None], torch.zeros_like(cells)
-    for side, (_, bias, some) in enumerate(sides):
-        out = F.scaled_dot_product_attention(heads, heads, heads, bias[:, None], scale=SNL_SCALE)
-        gathered = gathered + out.squeeze(1) * (weights[..., side : side + 1] * some)
-    return gathered
+def fused(mask: Tensor, dtype: torch.dtype) -> Attention:
+    """By torch's own attention; its masks are prepared once, as numbers to add, 0 or -inf."""
+    prepared = [
+        [
+            (torch.zeros_like(hidden, dtype=dtype).masked_fill_(hidden, -math.inf)[:, None], some)
+            for hidden, some in directions(mask, axis)
+        ]
+        for axis in (0, 1)
+    ]
+
+    def attend(cells: Tensor, weights: Tensor, axis: int) -> Tensor:
+        heads, gathered = cells[:, None], torch.zeros_like(cells)
+        for side, (bias, some) in enumerate(prepared[axis]):
+            out = F.scaled_dot_product_attention(heads, heads, heads, bias, scale=SNL_SCALE)
+            gathered = gathered + out.squeeze(1) * (weights[..., side : side + 1] * some)
+        return gathered
+
+    return attend
 
 
 def eager_sfm(x: Tensor, mask: Tensor, *, eps: float, max_ratio: float, fade: float) -> Tensor:
@@ -321,12 +336,13 @@ def _sc(ground: Ground) -> Contest:
 
 
 def _snl(ground: Ground) -> Contest:
-    x, index, seen = ground.x, ground.index, directions(ground.mask, ground.x.dtype)
+    x, index = ground.x, ground.index
+    attends = {"row-masked": row_masked(ground.mask), "fused": fused(ground.mask, x.dtype)}
     blend = ground.noise(x.shape[0], 4, *x.shape[2:], share=0.5)
     queries, keys, weights = leaf(ground.active(x)), leaf(rows_of(x)[index.clean]), leaf(ground.active(blend))
     baselines = {
-        "dense attention, row-masked": Form(lambda: dense_snl(x, blend, seen, fused=False), [x, blend]),
-        "dense attention, fused": Form(lambda: dense_snl(x, blend, seen, fused=True), [x, blend]),
+        f"dense attention, {name}": Form(functools.partial(dense_snl, x, blend, attend), [x, blend])
+        for name, attend in attends.items()
     }
     pairs = 0
     for axis in (2, 3):
@@ -338,7 +354,7 @@ def _snl(ground: Ground) -> Contest:
         baselines,
         "gemm",
         {"forward": 2 * product, "both": 7 * product},
-        lambda: ground.active(dense_snl(x.double(), blend.double(), seen, fused=False)),
+        lambda: ground.active(dense_snl(x.double(), blend.double(), attends["row-masked"])),
     )
 
 
@@ -356,26 +372,33 @@ def _sfm(ground: Ground) -> Contest:
 
 
 def _index(ground: Ground) -> Contest:
-    index, sc, snl = ground.index, _sc(ground).ours, _snl(ground).ours
-    tables = [index.mask, index.active, index.clean, index.neighbours, index.spans, *(index.lines or ())]
-    served = Form(lambda: (snl.call(), snl.call(), sc.call())[-1])
+    model = _built("light", ground)
+    pictures = torch.rand_like(ground.x[:, :3])
+    made = model.indices(ground.mask)
+    tables = [t for i in made for t in (i.mask, i.active, i.clean, i.neighbours, i.spans, *(i.lines or ()))]
     return Contest(
-        Form(lambda: build_index(ground.mask).active),
-        {"the forward pass it serves: one sc_block, two snl_step": served},
+        Form(lambda: model.indices(ground.mask)[0].active),
+        {"the forward pass it serves, of network_light": Form(lambda: model(pictures, ground.mask).restored)},
         "copy",
         {"forward": sum(table.numel() * table.element_size() for table in tables)},
     )
 
 
-def _network(preset: str, ground: Ground) -> Contest:
+def _built(preset: str, ground: Ground) -> Any:
     # The one look upwards: this tool also times the network that the operators serve.
-    from spair_core import cost, network
+    from spair_core import network
 
     config = {"light": network.light, "full": network.full}[preset]()
-    model = network.Spair(config).eval().to(ground.x)
+    return network.Spair(config).eval().to(ground.x)
+
+
+def _network(preset: str, ground: Ground) -> Contest:
+    from spair_core import cost
+
+    model = _built(preset, ground)
     pictures, mask, everywhere = leaf(ground.x.sigmoid()), ground.mask, torch.ones_like(ground.mask)
     leaves = [pictures, *model.parameters()]
-    flops = 2 * cost.count_mask(config, mask.cpu()).macs_per_pixel * mask.numel()
+    flops = 2 * cost.count_mask(model.config, mask.cpu()).macs_per_pixel * mask.numel()
     work: dict[Pass, float] = {"forward": flops}
     if pictures.is_cuda or preset == "light":  # the full one's backward pass takes a CPU too long
         work["both"] = 3 * flops

@@ -25,6 +25,9 @@ LOW_PRECISION = (torch.float16, torch.bfloat16)
 FAR = 1e30
 """What a score is lowered by where softmax shall give zero; finite, so an empty direction gives no NaN."""
 
+LEAST = 1e-12
+"""The least share of a line's softmax from which that of one direction can be had by division."""
+
 
 def sc_block(
     rows: Tensor,
@@ -253,16 +256,27 @@ def _slot_weights(blend: Tensor, lines: LineTables) -> Tensor:
 def _attention(q: Tensor, k: Tensor, chunk: _Chunk, lines: LineTables) -> tuple[Tensor, Tensor]:
     """Softmax over the keys before and over those after each query, [l, Q, K] both.
 
-    The masks are arithmetic (far below zero where a key is out, else 0): much faster than booleans.
+    One softmax over the whole line, parted and divided by the parts' sums: half the exponentials. Where
+    a part has next to nothing of the whole, too few bits of it are left, and it gets a softmax of its own.
+    The masks are arithmetic (0 or 1, or far below zero): much faster than booleans.
     """
-    scores = torch.bmm(q, k.transpose(1, 2))
     before, after = chunk.queries(lines.before), chunk.queries(lines.after)
-    place = torch.arange(k.shape[1], device=k.device, dtype=k.dtype) + 0.5
-    ahead = (before - place).mul_(FAR)
-    low = torch.softmax(scores + ahead.clamp(max=0), dim=2)
-    beyond = (before[:, :1] + after[:, :1] - place).mul_(FAR).clamp_(max=0)
-    high = torch.softmax(scores.sub_(ahead.clamp_(min=0)).add_(beyond), dim=2)
-    return low, high
+    # Twice a key's place, in between the even numbers: keys are whole, so no comparison is a draw.
+    place = torch.arange(1, 2 * k.shape[1], 2, device=k.device, dtype=k.dtype)
+    beyond = (2 * (before + after)[:, :1] - place).mul_(FAR).clamp_(max=0)
+    scores = torch.baddbmm(beyond, q, k.transpose(1, 2))
+    high = torch.softmax(scores, dim=2)
+    low = (2 * before - place).clamp_(0, 1).mul_(high)
+    high.sub_(low)
+    sums = low.sum(2, keepdim=True), high.sum(2, keepdim=True)
+    if any(
+        bool(((total < LEAST) & (keys > 0)).any()) for total, keys in zip(sums, (before, after), strict=True)
+    ):
+        ahead = (2 * before - place).mul_(FAR)
+        low = torch.softmax(scores + ahead.clamp(max=0), dim=2)
+        high = torch.softmax(scores.sub_(ahead.clamp_(min=0)), dim=2)
+        return low, high
+    return low.div_(sums[0].clamp_(min=LEAST)), high.div_(sums[1].clamp_(min=LEAST))
 
 
 def sfm(features: Tensor, mask: Tensor, eps: float, max_ratio: float, fade: float) -> tuple[Tensor, Tensor]:

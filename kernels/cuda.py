@@ -49,6 +49,8 @@ def unavailable() -> str | None:
         import cupy
     except ImportError:
         return "CuPy is not installed (pip install 'spair[gpu]')"
+    if not torch.cuda.is_available():
+        return "torch sees no NVIDIA GPU"
     if cupy.cuda.runtime.runtimeGetVersion() < 12000:
         return "CuPy was built for a CUDA older than 12"
     if torch.cuda.get_device_capability() < (8, 0):

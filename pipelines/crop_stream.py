@@ -86,13 +86,15 @@ def epoch_batches(
     rank: int = 0,
     world: int = 1,
 ) -> Iterator[Batch]:
-    """`steps` batches of `batch_size` crops for one of `world` workers.
+    """`steps` batches for one of `world` workers, who share the `batch_size` crops of a step.
 
     A picture that cannot be decoded is left out and the plan goes on beyond it.
     Raises ValueError where too few pictures of the shards can be read.
     """
+    size, larger = divmod(batch_size, world)
+    most, size = size + (larger > 0), size + (rank < larger)
     # Half a pass more than needed: unreadable pictures must not end an epoch early.
-    wanted = math.ceil(1.1 * steps * batch_size * world) + sum(g.rows for g in groups) // 2
+    wanted = math.ceil(1.1 * steps * most * world) + sum(g.rows for g in groups) // 2
     visits = plan_epoch(groups, config.seed, epoch, crops=wanted, crops_per_picture=config.crops_per_picture)[
         rank::world
     ]
@@ -100,7 +102,7 @@ def epoch_batches(
     stream = ray.data.from_items(items, override_num_blocks=min(len(items), BLOCKS_AHEAD))
     stream.context.execution_options.preserve_order = True
     crops = stream.map_batches(_crops_of_visit, batch_size=1, fn_kwargs={"config": config})
-    batches = crops.iter_batches(batch_size=batch_size, prefetch_batches=2, drop_last=True)
+    batches = crops.iter_batches(batch_size=size, prefetch_batches=2, drop_last=True)
     given = 0
     for arrays in islice(batches, steps):
         given += 1

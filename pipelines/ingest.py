@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
-import ray.data
 
-from pipelines import cluster, pairs, shards, storage
-from pipelines.pairs import Labels, PairFiles
+from pipelines import cluster, layouts, pairs, shards, storage
+from pipelines.layouts import LayoutName, Listing, PairFiles, Task
+from pipelines.pairs import Tiling
 from pipelines.shards import Shard
-from pipelines.storage import StorageError
-from spair_core.images import PictureError
 
 
 @dataclass(frozen=True)
@@ -22,21 +21,30 @@ class IngestConfig:
     """What to ingest, and where to."""
 
     source: str
-    """Folder or prefix: of input/ and target/ (and mask/), or (--kind clean) of clean pictures."""
-    destination: str
+    """Root of the set (or its train/ or test/ folder, or a folder that holds it): a path or any URI."""
+    destination: str | None = None
     """Where the shards go: a path or any URI, such as s3://bucket/shards/rain13k."""
-    kind: Literal["pairs", "clean"] = "pairs"
-    """`pairs`, or `clean`: pictures that training degrades anew each time it reads them."""
-    task: Literal["rain", "raindrop", "shadow", "blur"] = "rain"
-    """What degrades the pictures."""
+    layout: LayoutName = "folders"
+    """How the source is laid out: `folders` with input/ and target/ (and mask/), the set's own layout as
+    its owners ship it, or `clean`: pictures that training degrades anew each time it reads them."""
+    dry_run: bool = False
+    """Only say what is there, missing or without a partner; nothing is written, and none is opened."""
+    task: Task | None = None
+    """What degrades the pictures; by default what the layout's set is about (`folders`: rain)."""
     set: str | None = None
-    """The set's name; by default that of the source folder."""
-    split: Literal["train", "val", "test"] = "train"
-    """The rows' split."""
+    """The set's name; by default its own, or that of the source folder."""
+    split: Literal["train", "val", "test"] | None = None
+    """Take only this split; of a layout without splits (`folders`, `clean`), call the rows so (train)."""
     validation_share: float = 0.0
-    """Share of the pictures (chosen by their names) that become split `val` instead."""
+    """Share of the training pictures (chosen by their names) that become split `val` instead."""
     limit: int | None = None
-    """Take at most so many pictures, drawn by the seed."""
+    """Take at most so many pictures of each set and split, drawn by the seed."""
+    tile: int = 0
+    """Cut larger training pictures into tiles of so many pixels a side, so that a crop is read without
+    decoding a whole frame; 0 leaves them whole. An epoch then has as many crops as there are tiles.
+    Pictures of other splits are never cut."""
+    tile_overlap: int = 128
+    """Pixels that neighbouring tiles share: with the crop size, every crop of the picture is in some tile."""
     shard_mb: int = 256
     """Size at which a shard is closed, in MB."""
     seed: int = 0
@@ -49,13 +57,20 @@ class IngestConfig:
             )
         if self.shard_mb < 1 or (self.limit is not None and self.limit < 1):
             raise ValueError("shard_mb and limit must be at least 1")
+        if self.tile and not 0 <= self.tile_overlap < self.tile:
+            raise ValueError(
+                f"tile must be 0 or above tile_overlap, not {self.tile} with {self.tile_overlap}"
+            )
+        if self.destination is None and not self.dry_run:
+            raise ValueError("say where the shards go with --destination, or look first with --dry-run")
 
 
 @dataclass
 class IngestReport:
-    """What became of the pictures: rows a split, shards written, and (name, reason) of those left out."""
+    """What was found, and what became of it: rows a split, shards, (name, reason) of what was left out."""
 
-    rows: dict[str, int] = field(default_factory=dict)
+    found: Listing
+    rows: Counter[str] = field(default_factory=Counter)
     shards: list[Shard] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)
 
@@ -64,9 +79,33 @@ class IngestReport:
         lines = [f"left out: {name}: {reason}" for name, reason in self.left_out]
         counts = ", ".join(f"{count} {split}" for split, count in sorted(self.rows.items())) or "no"
         lines.append(
-            f"ingested {counts} pictures in {len(self.shards)} shards; left out {len(self.left_out)}"
+            f"ingested {counts} rows in {len(self.shards)} shards; left out {len(self.left_out)}, "
+            f"outside the layout {len(self.found.others)}"
         )
         return "\n".join(lines)
+
+
+def find(config: IngestConfig) -> Listing:
+    """What there is to ingest, with its labels. Raises StorageError, or ValueError for a wrong split."""
+    listing = layouts.find([config.source], config.layout, split=config.split or "train")
+    if config.split is not None:
+        found = sorted({files.split for files in listing.pairs})
+        listing = listing.of_split(config.split)
+        if not listing.pairs:
+            raise ValueError(f"{config.source}: has no split {config.split}, only {', '.join(found)}")
+    names = sorted({files.set for files in listing.pairs})
+    if config.layout == "folders" and len(names) > 1:
+        raise ValueError(
+            f"{config.source}: holds several folders of pairs ({', '.join(names)}): ingest them one at a "
+            "time, or say with --layout whose set it is"
+        )
+    return replace(listing, pairs=[_labelled(files, config) for files in listing.pairs])
+
+
+def _labelled(files: PairFiles, config: IngestConfig) -> PairFiles:
+    drawn = int.from_bytes(hashlib.sha256(files.key.encode()).digest()[:4], "big") / 2**32
+    split = "val" if files.split == "train" and drawn < config.validation_share else files.split
+    return replace(files, task=config.task or files.task, set=config.set or files.set, split=split)
 
 
 def ingest(config: IngestConfig) -> IngestReport:
@@ -75,14 +114,14 @@ def ingest(config: IngestConfig) -> IngestReport:
     Raises StorageError where the source has nothing or the destination cannot be written, ValueError
     where no picture could be used.
     """
-    discover = pairs.discover_pairs if config.kind == "pairs" else pairs.discover_clean
-    listing = discover(config.source)
+    if config.dry_run or config.destination is None:
+        raise ValueError("a dry run writes nothing: what there is to ingest, `find` tells")
+    found = find(config)
     storage.write_bytes(storage.join(config.destination, ".writable"), b"")
     storage.delete(storage.join(config.destination, ".writable"))
-    chosen = _drawn(listing.pairs, config)
     cluster.connect()
-    report = IngestReport(left_out=list(listing.left_out))
-    _pack(_rows(chosen, config), config, report)
+    report = IngestReport(found, left_out=[(item.name, item.reason) for item in found.left_out])
+    _pack(_rows(_drawn(found.pairs, config), config), config.destination, config, report)
     if not report.shards:
         raise ValueError(f"no picture of {config.source} could be used:\n{report.summary()}")
     shards.commit(
@@ -94,60 +133,48 @@ def ingest(config: IngestConfig) -> IngestReport:
 
 
 def _drawn(files: list[PairFiles], config: IngestConfig) -> list[PairFiles]:
-    order = np.random.default_rng(config.seed).permutation(len(files))[: config.limit]
-    return [files[i] for i in order]
+    """The pictures in random order within each set and split, which follow one another."""
+    groups: dict[tuple[str, str], list[PairFiles]] = {}
+    for i in np.random.default_rng(config.seed).permutation(len(files)):
+        groups.setdefault((files[i].set, files[i].split), []).append(files[i])
+    return [one for label in sorted(groups) for one in groups[label][: config.limit]]
 
 
 def _rows(chosen: list[PairFiles], config: IngestConfig) -> Iterator[dict[str, Any]]:
-    name = config.set or storage.name_of(config.source)
-    items = [
-        {"files": asdict(files), "labels": asdict(Labels(config.task, name, _split(files.key, config)))}
-        for files in chosen
-    ]
-    stream = ray.data.from_items(items, override_num_blocks=min(len(items), 256))
+    tiling = asdict(Tiling(config.tile, config.tile_overlap)) if config.tile else None
+    stream = pairs.examples(
+        [{"files": asdict(files), "tiling": tiling if files.split == "train" else None} for files in chosen]
+    )
     stream.context.execution_options.preserve_order = True
-    yield from stream.map(_read).iter_rows()
+    yield from stream.iter_rows()
 
 
-def _split(key: str, config: IngestConfig) -> str:
-    drawn = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big") / 2**32
-    return "val" if drawn < config.validation_share else config.split
-
-
-def _read(item: dict[str, Any]) -> dict[str, Any]:
-    try:
-        row = pairs.read_pair(PairFiles(**item["files"]), Labels(**item["labels"]))
-        return {**row, "error": None}
-    except (PictureError, StorageError) as error:
-        return {
-            **dict.fromkeys([*shards.SCHEMA.names, "height", "width"]),
-            "key": item["files"]["key"],
-            "error": str(error),
-        }
-
-
-def _pack(rows: Iterator[dict[str, Any]], config: IngestConfig, report: IngestReport) -> None:
-    open_rows: dict[str, list[dict[str, Any]]] = {}
-    sizes: dict[str, int] = {}
+def _pack(
+    rows: Iterator[dict[str, Any]], destination: str, config: IngestConfig, report: IngestReport
+) -> None:
+    waiting: list[dict[str, Any]] = []
+    size = 0
     for row in rows:
-        if row["error"] is not None:
-            report.left_out.append((row["key"], row["error"]))
+        error = row.pop("error")
+        if error is not None:
+            report.left_out.append((row["key"], error))
             continue
-        split = row["split"]
-        open_rows.setdefault(split, []).append(row)
-        sizes[split] = sizes.get(split, 0) + shards.row_bytes(row)
-        if sizes[split] >= config.shard_mb << 20:
-            _close(open_rows.pop(split), config, report)
-            sizes[split] = 0
-    for left in open_rows.values():
-        _close(left, config, report)
+        if waiting and (size >= config.shard_mb << 20 or _label(row) != _label(waiting[0])):
+            _close(waiting, destination, config, report)
+            waiting, size = [], 0
+        waiting.append(row)
+        size += shards.row_bytes(row)
+    if waiting:
+        _close(waiting, destination, config, report)
 
 
-def _close(rows: list[dict[str, Any]], config: IngestConfig, report: IngestReport) -> None:
-    for row in rows:
-        row.pop("error")
-        row["height"], row["width"] = int(row["height"]), int(row["width"])
-    shard = shards.write_shard(config.destination, rows)
-    report.shards.append(shard)
-    split = rows[0]["split"]
-    report.rows[split] = report.rows.get(split, 0) + shard.rows
+def _label(row: dict[str, Any]) -> tuple[str, str]:
+    return row["set"], row["split"]
+
+
+def _close(rows: list[dict[str, Any]], destination: str, config: IngestConfig, report: IngestReport) -> None:
+    # The tiles of a picture follow one another; a row group should hold those of many.
+    order = np.random.default_rng([config.seed, len(report.shards)]).permutation(len(rows))
+    shuffled = [{**rows[i], "height": int(rows[i]["height"]), "width": int(rows[i]["width"])} for i in order]
+    report.shards.append(shards.write_shard(destination, shuffled))
+    report.rows[rows[0]["split"]] += len(rows)

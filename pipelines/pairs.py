@@ -1,132 +1,108 @@
-"""Folders of pairs: `input/` and `target/` (and perhaps `mask/`), the same file stem for a pair."""
+"""Pairs on storage as rows: read, checked and, for training, cut into tiles."""
 
 from __future__ import annotations
 
-import posixpath
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from itertools import accumulate, islice
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import accumulate, groupby
+from typing import Any, TypeVar
 
+import numpy as np
 import ray.data
 
-from pipelines import shards, storage
-from pipelines.storage import StorageError, StoredObject
+from pipelines import layouts, shards, storage
+from pipelines.layouts import LayoutName, PairFiles
+from pipelines.storage import StorageError
 from spair_core import images
+from spair_core.crops import Example
 from spair_core.images import PictureError
 
-MASK_FOLDERS = ("mask", "label")
+Decoded = TypeVar("Decoded")
 
 
 @dataclass(frozen=True)
-class PairFiles:
-    """One pair's locations; a clean picture that is yet to be degraded has no `input`."""
+class Tiling:
+    """Square tiles of `size` pixels, neighbours sharing at least `overlap` of them."""
 
-    key: str
-    target: str
-    input: str | None = None
-    mask: str | None = None
+    size: int
+    overlap: int
 
-
-@dataclass(frozen=True)
-class Labels:
-    """What the rows of a set say of themselves."""
-
-    task: str
-    set: str
-    split: str
+    def starts(self, length: int) -> list[int]:
+        """Where the tiles of a side begin; the last is moved inwards, so that none is cut short."""
+        last = max(length - self.size, 0)
+        return [*range(0, last, self.size - self.overlap), last]
 
 
-@dataclass(frozen=True)
-class Listing:
-    """The pairs of a folder, and what was left out: (name, reason)."""
-
-    pairs: list[PairFiles] = field(default_factory=list)
-    left_out: list[tuple[str, str]] = field(default_factory=list)
-
-
-def discover_pairs(uri: str) -> Listing:
-    """The pairs below `uri`. Raises StorageError where it has no `input/` and `target/`."""
-    roles = {"input": "input", "target": "target"} | dict.fromkeys(MASK_FOLDERS, "mask")
-    found: dict[str, dict[str, StoredObject]] = {"input": {}, "target": {}, "mask": {}}
-    twins: set[tuple[str, str]] = set()
-    left_out: list[tuple[str, str]] = []
-    for item in storage.list_objects(uri):
-        folder, _, rest = item.key.partition("/")
-        role = roles.get(folder)
-        if role is None or not rest:
-            continue
-        stem, suffix = posixpath.splitext(rest)
-        if suffix.lower() not in images.SUFFIXES:
-            left_out.append((item.key, "not a picture by its ending"))
-        elif stem in found[role]:
-            # Which of the two was meant cannot be known, so neither is taken.
-            left_out.append((item.key, f"has the same stem as {found[role][stem].key}"))
-            twins.add((role, stem))
-        else:
-            found[role][stem] = item
-    if not found["input"] or not found["target"]:
-        raise StorageError(f"{uri}: pairs are expected as {uri}/input/NAME.png and {uri}/target/NAME.png")
-    for role, stem in sorted(twins):
-        left_out.append((found[role].pop(stem).key, "shares its stem with another file"))
-    return _paired(found, left_out)
-
-
-def _paired(found: dict[str, dict[str, StoredObject]], left_out: list[tuple[str, str]]) -> Listing:
-    pairs = []
-    for stem in sorted(found["input"].keys() | found["target"].keys()):
-        degraded, clean, mask = (found[role].get(stem) for role in ("input", "target", "mask"))
-        if degraded is None or clean is None:
-            there, lacking = (clean, "input") if degraded is None else (degraded, "target")
-            left_out.append((there.key if there else stem, f"has no partner in {lacking}/"))
-        else:
-            pairs.append(PairFiles(stem, clean.uri, degraded.uri, mask.uri if mask else None))
-    return Listing(pairs, left_out)
-
-
-def discover_clean(uri: str) -> Listing:
-    """Every picture below `uri`, to be degraded when it is read. Raises StorageError."""
-    listing = Listing()
-    for item in storage.list_objects(uri):
-        stem, suffix = posixpath.splitext(item.key)
-        if suffix.lower() in images.SUFFIXES:
-            listing.pairs.append(PairFiles(stem, item.uri))
-        else:
-            listing.left_out.append((item.key, "not a picture by its ending"))
-    if not listing.pairs:
-        raise StorageError(f"{uri}: holds no pictures ({', '.join(sorted(images.SUFFIXES))})")
-    return listing
-
-
-def read_pair(files: PairFiles, labels: Labels) -> dict[str, Any]:
-    """A shard row of a pair, every picture decoded once to be sure of it.
+def read_rows(files: PairFiles, tiling: Tiling | None = None) -> Iterator[dict[str, Any]]:
+    """The shard row of a pair, every picture decoded once to be sure of it; or a row a tile of it.
 
     Raises PictureError (damaged, unequal sizes) or StorageError, naming the file.
     """
-    parts = [
-        None if uri is None else storage.read_bytes(uri) for uri in (files.input, files.target, files.mask)
-    ]
-    source = files.input or files.target
-    row: dict[str, Any] = {
-        "key": files.key,
-        "input": parts[0],
-        "target": parts[1],
-        "mask": parts[2],
-        **asdict(labels),
-        "source": source,
-        "digest": shards.row_digest(parts),
+    uris = {"input": files.input, "target": files.target, "mask": files.mask}
+    parts = {role: None if uri is None else storage.read_bytes(uri) for role, uri in uris.items()}
+    example = _decode(files, parts)
+    height, width = example.clean.shape[:2]
+    if tiling is None or max(height, width) <= tiling.size:
+        yield _row(files, files.key, parts, height, width)
+        return
+    pixels = {"input": example.degraded, "target": example.clean, "mask": example.mask}
+    side = tiling.size
+    for top in tiling.starts(height):
+        for left in tiling.starts(width):
+            cut = np.s_[top : top + side, left : left + side]
+            tile = {
+                role: None if whole is None else images.encode_png(whole[cut])
+                for role, whole in pixels.items()
+            }
+            yield _row(files, f"{files.key}/y{top:04}x{left:04}", tile, min(side, height), min(side, width))
+
+
+def _decode(files: PairFiles, parts: dict[str, bytes | None]) -> Example:
+    degraded = _decoded(files.input, parts["input"], images.decode)
+    clean = _decoded(files.target, parts["target"], images.decode)
+    mask = _decoded(files.mask, parts["mask"], images.decode_mask)
+    assert clean is not None
+    try:
+        return Example(degraded.pixels if degraded else None, clean.pixels, mask)
+    except ValueError as error:
+        raise PictureError(f"{files.input or files.target}: {error}") from error
+
+
+def _decoded(uri: str | None, data: bytes | None, decode: Callable[[bytes], Decoded]) -> Decoded | None:
+    try:
+        return None if data is None else decode(data)
+    except PictureError as error:
+        raise PictureError(f"{uri}: {error}") from error
+
+
+def _row(
+    files: PairFiles, key: str, parts: dict[str, bytes | None], height: int, width: int
+) -> dict[str, Any]:
+    return {
+        "key": key,
+        **parts,
+        "height": height,
+        "width": width,
+        "task": files.task,
+        "set": files.set,
+        "split": files.split,
+        "source": files.input or files.target,
+        "digest": shards.row_digest(parts.values()),
     }
-    height, width = shards.decode_example(row).clean.shape[:2]
-    return {**row, "height": height, "width": width}
 
 
-def list_examples(uris: Sequence[str], *, limit: int | None = None) -> list[dict[str, Any]]:
-    """What there is to judge on: items for `examples`, from shards, folders of pairs, or folders of those.
+def list_examples(
+    uris: Sequence[str], *, layout: LayoutName = "folders", limit: int | None = None
+) -> list[dict[str, Any]]:
+    """What there is to judge on: items for `examples`, from shards, and from folders in a layout.
 
-    `limit` bounds the pictures of a set of pairs, and the row groups of shards so that at least as
-    many remain. Raises StorageError.
+    Of a location that has a split `test`, only that is taken. `limit` bounds the pictures of a set of
+    pairs, and the row groups of a shard so that at least as many remain. Raises StorageError.
     """
-    return [item for uri in uris for item in _items(uri, limit)]
+    packed = [uri for uri in uris if uri.endswith(".parquet") or shards.read_record(uri) is not None]
+    folders = [uri for uri in uris if uri not in packed]
+    groups = [{"group": asdict(group)} for uri in packed for group in _row_groups(uri, limit)]
+    return [*groups, *_pair_items(folders, layout, limit)]
 
 
 def examples(items: Sequence[dict[str, Any]], *, num_cpus: float = 1.0) -> ray.data.Dataset:
@@ -135,10 +111,13 @@ def examples(items: Sequence[dict[str, Any]], *, num_cpus: float = 1.0) -> ray.d
     return stream.flat_map(_rows_of_item, num_cpus=num_cpus)
 
 
-def _items(uri: str, limit: int | None) -> list[dict[str, Any]]:
-    if uri.endswith(".parquet") or shards.read_record(uri) is not None:
-        return [{"group": asdict(group)} for group in _enough(shards.list_row_groups([uri]), limit)]
-    return [item for folder in _pair_folders(uri) for item in islice(_pair_items(folder), limit)]
+def _row_groups(uri: str, limit: int | None) -> Iterator[shards.RowGroup]:
+    record = shards.read_record(uri) or {"shards": []}
+    tested = any(shard["split"] == "test" for shard in record["shards"])
+    groups = shards.list_row_groups([uri], "test" if tested else None)
+    # Each shard by itself: the next one may be of another set.
+    for _, of_shard in groupby(groups, key=lambda group: group.uri):
+        yield from _enough(list(of_shard), limit)
 
 
 def _enough(groups: list[shards.RowGroup], limit: int | None) -> list[shards.RowGroup]:
@@ -149,39 +128,32 @@ def _enough(groups: list[shards.RowGroup], limit: int | None) -> list[shards.Row
     return [group for group, rows in zip(groups, before, strict=False) if rows < limit]
 
 
-def _pair_folders(uri: str) -> list[str]:
-    if storage.exists(storage.join(uri, "input")) and storage.exists(storage.join(uri, "target")):
-        return [uri]
-    folders = {item.key.split("/input/")[0] for item in storage.list_objects(uri) if "/input/" in item.key}
-    if not folders:
-        raise StorageError(f"{uri}: neither shards nor pairs: expected *.parquet, or input/ and target/")
-    return [storage.join(uri, folder) for folder in sorted(folders)]
-
-
-def _pair_items(uri: str) -> Iterator[dict[str, Any]]:
-    labels = asdict(Labels(task="", set=storage.name_of(uri), split="test"))
-    listing = discover_pairs(uri)
+def _pair_items(uris: Sequence[str], layout: LayoutName, limit: int | None) -> Iterator[dict[str, Any]]:
+    listing = layouts.find(uris, layout, split="test", prefer="test")
+    items: dict[str, list[dict[str, Any]]] = {}
     for files in listing.pairs:
-        yield {"files": asdict(files), "labels": labels}
-    for name, reason in listing.left_out:
-        yield {"left_out": name, "reason": reason, "labels": labels}
+        items.setdefault(files.set, []).append({"files": asdict(files)})
+    for lost in listing.left_out:
+        items.setdefault(lost.set, []).append({"left_out": asdict(lost)})
+    for of_set in items.values():
+        yield from of_set[:limit]
 
 
 def _rows_of_item(item: dict[str, Any]) -> Iterator[dict[str, Any]]:
     if item.get("group"):
         yield from ({**row, "error": None} for row in shards.read_row_group(shards.RowGroup(**item["group"])))
-        return
-    labels = Labels(**item["labels"])
-    if item.get("left_out"):
-        yield _broken(item["left_out"], labels, item["reason"])
-        return
-    files = PairFiles(**item["files"])
-    try:
-        yield {**read_pair(files, labels), "error": None}
-    except (PictureError, StorageError) as error:
-        yield _broken(files.key, labels, str(error))
+    elif item.get("left_out"):
+        lost = item["left_out"]
+        yield _broken(lost["name"], lost["set"], lost["split"], lost["reason"])
+    else:
+        files = PairFiles(**item["files"])
+        tiling = Tiling(**item["tiling"]) if item.get("tiling") else None
+        try:
+            yield from ({**row, "error": None} for row in read_rows(files, tiling))
+        except (PictureError, StorageError) as error:
+            yield _broken(files.key, files.set, files.split, str(error))
 
 
-def _broken(key: str, labels: Labels, reason: str) -> dict[str, Any]:
+def _broken(key: str, of_set: str, split: str, reason: str) -> dict[str, Any]:
     nothing = dict.fromkeys(shards.SCHEMA.names)
-    return {**nothing, "key": key, **asdict(labels), "error": reason}
+    return {**nothing, "key": key, "set": of_set, "split": split, "error": reason}

@@ -86,7 +86,8 @@ def row_digest(parts: Iterable[bytes | None]) -> str:
 
 def write_shard(uri: str, rows: Sequence[dict[str, Any]]) -> Shard:
     """Write one shard below the data set at `uri`, named after its content. Raises StorageError."""
-    content = hashlib.sha256("".join(row["digest"] + row["key"] for row in rows).encode()).hexdigest()[:16]
+    named = "".join(row["digest"] + row["key"] + row["set"] for row in rows)
+    content = hashlib.sha256(named.encode()).hexdigest()[:16]
     name = f"{rows[0]['split']}-{content}.parquet"
     sink = pa.BufferOutputStream()
     # Pictures are compressed already.

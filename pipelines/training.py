@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -52,7 +53,7 @@ class TrainConfig:
     validation: tuple[str, ...] = ()
     """URIs of validation shards; without them nothing is validated."""
     task: str = "rain"
-    """What the model takes away: rain, raindrop, shadow or blur."""
+    """What the model takes away: rain, raindrop, shadow, blur, or joint (rain and raindrops)."""
     preset: Literal["light", "full", "paper"] = "light"
     """The network's size."""
     localize_epochs: int = 90
@@ -72,7 +73,9 @@ class TrainConfig:
     validation_limit: int = 32
     """Most validation pictures looked at."""
     workers: int = 1
-    """Data-parallel workers."""
+    """Data-parallel workers, over as many nodes as they need."""
+    min_workers: int | None = None
+    """Go on with so few of them where nodes are lost, and take up more when they are back (elastic)."""
     gpu: bool = False
     """Give each worker a GPU."""
     cpus_per_worker: float = 1
@@ -87,14 +90,23 @@ class TrainConfig:
     """Registered model's name; by default spair-TASK."""
     start_from: str | None = None
     """Weights to start from instead of random ones: shipped weights, a file, a URI or models:/NAME@ALIAS."""
+    ablation: int | None = None
+    """Train Net1 to Net5 of the paper's table 6 instead of the whole network (which is Net5)."""
+    keep_localizers: tuple[int, ...] = ()
+    """Epochs after which the weights are kept as STORAGE/NAME/epoch-N.safetensors (table S3)."""
 
     def __post_init__(self) -> None:
-        if self.batch_size % self.workers:
-            raise ValueError(f"batch_size {self.batch_size} is not a multiple of workers {self.workers}")
+        fewest = self.workers if self.min_workers is None else self.min_workers
+        if not 1 <= fewest <= self.workers <= self.batch_size:
+            raise ValueError(
+                f"min_workers ({self.min_workers}), workers ({self.workers}) and batch_size "
+                f"({self.batch_size}) must ascend from 1: every worker needs a crop"
+            )
 
     def network(self) -> NetworkConfig:
-        """The preset's configuration."""
-        return PRESETS[self.preset]()
+        """The preset's configuration, or an ablation of it."""
+        preset = PRESETS[self.preset]()
+        return preset if self.ablation is None else network.ablation(self.ablation, preset)
 
     def start(self) -> ResolvedModel | None:
         """The model of `start_from`. Raises ModelError where it is not there or of another network."""
@@ -139,8 +151,8 @@ def train(config: TrainConfig) -> str:
 
     A run of the same `storage` and `name` that was broken off is gone on with. Raises StorageError
     and TrackingError before anything starts where a location or MLflow cannot be used, ModelError where
-    `start_from` does not fit, ValueError
-    for a configuration that does not fit, RuntimeError where the workers fail for good.
+    `start_from` does not fit, ValueError for a configuration that does not fit, RuntimeError where the
+    workers fail for good, FloatingPointError where a loss stops being a number (the last checkpoint stays).
     """
     groups = list_row_groups(config.data, "train")
     held_out = list_row_groups(config.validation, "val") if config.validation else []
@@ -154,7 +166,9 @@ def train(config: TrainConfig) -> str:
             _work,
             train_loop_config=job | {"run": run},
             scaling_config=ScalingConfig(
-                num_workers=config.workers,
+                num_workers=config.workers
+                if config.min_workers is None
+                else (config.min_workers, config.workers),
                 use_gpu=config.gpu,
                 resources_per_worker={"CPU": config.cpus_per_worker, **({"GPU": 1} if config.gpu else {})},
             ),
@@ -170,6 +184,8 @@ def train(config: TrainConfig) -> str:
             result = trainer.fit()
         except ray.train.TrainingFailedError as error:
             raise RuntimeError(f"run {config.name!r} failed: {error}") from error
+        if result.return_value is not None:
+            raise FloatingPointError(f"run {config.name!r} stopped: {result.return_value}")
         return _publish(config, result.checkpoint, result.metrics or {}, groups, run)
 
 
@@ -197,12 +213,17 @@ def _publish(
     return location
 
 
-def _work(job: dict[str, Any]) -> None:
-    """What each Ray Train worker does."""
+def _work(job: dict[str, Any]) -> str | None:
+    """What each Ray Train worker does; says why where it stopped before the end."""
     config: TrainConfig = job["config"]
     worker = _Worker(config, job["groups"], job["held_out"], job["run"], job["start"])
-    for epoch in range(worker.restore(), config.epochs):
-        worker.epoch(epoch)
+    try:
+        for epoch in range(worker.restore(), config.epochs):
+            worker.epoch(epoch)
+    except FloatingPointError as error:
+        # Returned, not raised: all workers are here at the same step, and trying again would end here too.
+        return str(error)
+    return None
 
 
 class _Worker:
@@ -219,7 +240,6 @@ class _Worker:
         context = ray.train.get_context()
         self.rank, self.world = context.get_world_rank(), context.get_world_size()
         self.config, self.groups, self.held_out, self.run = config, groups, held_out, run
-        self.batch = config.batch_size // self.world
         pictures = sum(group.rows for group in groups) * config.crops.crops_per_picture
         self.steps = config.epoch_steps or max(1, pictures // config.batch_size)
         self.device = get_device()
@@ -255,17 +275,27 @@ class _Worker:
         """One epoch: steps, perhaps a validation, and the report with its checkpoint."""
         phase, number, length = self.config.phase(epoch)
         learner = self._enter(phase)
-        totals: dict[str, float] = {}
-        started = time.monotonic()
+        totals: dict[str, float] = defaultdict(float)
+        started = waited = time.perf_counter()
         for step, batch in enumerate(self._batches(epoch)):
             rate = self.config.learning.rate(number + step / self.steps, length)
-            for name, value in learner.step(batch.to(self.device), rate).items():
-                totals[name] = totals.get(name, 0.0) + value / self.steps
-        logged = {"epoch": epoch, "learning_rate": rate, **{f"train_{k}": v for k, v in totals.items()}}
-        logged["steps_per_second"] = self.steps / (time.monotonic() - started)
+            totals["seconds_data"] += time.perf_counter() - waited
+            for name, value in self._step(learner, batch, rate, f"epoch {epoch}, step {step}").items():
+                totals[name] += value
+            waited = time.perf_counter()
+        logged: dict[str, float] = {"epoch": epoch, "learning_rate": rate}
+        logged |= {f"train_{name}": value / self.steps for name, value in totals.items()}
+        logged["steps_per_second"] = self.steps / (time.perf_counter() - started)
         if self._validates(epoch):
             logged |= self._validate(learner, epoch)
         self._report(epoch, learner, logged)
+
+    def _step(self, learner: Learner, batch: Batch, rate: float, place: str) -> dict[str, float]:
+        share = len(batch.clean) * self.world / self.config.batch_size
+        try:
+            return learner.step(batch.to(self.device), rate, share=share)
+        except FloatingPointError as error:
+            raise FloatingPointError(f"{place}: {error}") from error
 
     def _validates(self, epoch: int) -> bool:
         due = (epoch + 1) % self.config.validate_every == 0 or epoch + 1 == self.config.epochs
@@ -276,7 +306,7 @@ class _Worker:
             self.groups,
             self.config.crops,
             epoch,
-            batch_size=self.batch,
+            batch_size=self.config.batch_size,
             steps=self.steps,
             rank=self.rank,
             world=self.world,
@@ -287,11 +317,18 @@ class _Worker:
             ray.train.report(logged)
             return
         self.run.log_metrics(logged, step=epoch)
+        if epoch in self.config.keep_localizers:
+            self._keep(epoch, learner.best)
         print(" ".join(f"{k} {v:.5g}" for k, v in logged.items()), flush=True)
         with tempfile.TemporaryDirectory() as folder:
             state = {"epoch": epoch, "learner": learner.state_dict(), "best": learner.best.state_dict()}
             torch.save(state, Path(folder) / CHECKPOINT)
             ray.train.report(logged, checkpoint=Checkpoint.from_directory(folder))
+
+    def _keep(self, epoch: int, model: Spair) -> None:
+        card = weights.ModelCard(self.config.network(), self.config.task, self.config.crops.mask_threshold)
+        location = storage.join(self.config.storage, self.config.name, f"epoch-{epoch}.safetensors")
+        storage.write_bytes(location, weights.save(model, card, torch.float16))
 
     def _validate(self, learner: Learner, epoch: int) -> dict[str, float]:
         """Means over the validation pictures; before Net_R has learnt, only those of the mask."""

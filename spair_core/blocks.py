@@ -131,8 +131,12 @@ class SparseConvolution(nn.Module):
 
     def macs(self, index: ActiveIndex) -> int:
         """Multiply-accumulates of one call on this mask."""
-        per_row = sum(weight.numel() for weight in self.weights) + self.fuse.weight.numel()
-        return index.active.numel() * per_row
+        return int(self.cell_macs(index.mask).sum())
+
+    def cell_macs(self, mask: Tensor) -> Tensor:
+        """Those spent at every cell: int64 N x 1 x H x W for a mask bool N x 1 x H x W."""
+        per_cell = sum(weight.numel() for weight in self.weights) + self.fuse.weight.numel()
+        return mask.long() * per_cell
 
 
 class SparseNonLocal(nn.Module):
@@ -166,14 +170,15 @@ class SparseNonLocal(nn.Module):
 
     def macs(self, index: ActiveIndex) -> int:
         """Multiply-accumulates of one call on this mask: pairs on shared lines, and the linear layers."""
-        degraded = index.mask[:, 0].long()
-        pairs = 0
-        for axis in (1, 2):
-            marked = degraded.sum(axis)
-            pairs += int((marked * (degraded.shape[axis] - marked)).sum())
+        return int(self.cell_macs(index.mask).sum())
+
+    def cell_macs(self, mask: Tensor) -> Tensor:
+        """Those spent at every cell: int64 N x 1 x H x W for a mask bool N x 1 x H x W."""
+        clean = (~mask).long()
+        pairs = clean.sum(2, keepdim=True) + clean.sum(3, keepdim=True)
         channels = self.between.in_features
-        linear = index.active.numel() * (channels * channels + 2 * 4 * channels)
-        return 2 * 2 * channels * pairs + linear
+        linear = channels * channels + 2 * 4 * channels
+        return mask.long() * (2 * 2 * channels * pairs + linear)
 
 
 class NonLocal(nn.Module):

@@ -6,6 +6,8 @@ frozen (the paper) or learning on beside it (`joint`, which serves better within
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -28,8 +30,9 @@ class LearningConfig:
     """Adam's initial learning rate."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Adam's averaging coefficients."""
-    schedule: Literal["halving", "tail"] = "halving"
-    """`halving`: halved every `halve_every` epochs; `tail`: constant, then linear to zero at the end."""
+    schedule: Literal["halving", "cosine", "tail"] = "halving"
+    """Over a phase: `halving` every `halve_every` epochs, half a `cosine` to zero, or constant with a linear
+    `tail` to zero."""
     halve_every: int = 50
     """Epochs between two halvings."""
     tail_share: float = 0.4
@@ -40,11 +43,15 @@ class LearningConfig:
     """Decay of the averaged weights that are validated and saved; 0 for no averaging."""
     joint_bce: float = 0.1
     """Weight of Net_L's loss in the joint phase."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Type of the products in a step; weights, losses and statistics stay float32. `bfloat16` is for GPUs."""
 
     def rate(self, epoch: float, epochs: int) -> float:
         """The learning rate at a (fractional) epoch of a phase of `epochs`."""
         if self.schedule == "halving":
             return self.learning_rate * 0.5 ** (int(epoch) // self.halve_every)
+        if self.schedule == "cosine":
+            return self.learning_rate * (1 + math.cos(math.pi * min(epoch / epochs, 1.0))) / 2
         left = (epochs - epoch) / max(epochs * self.tail_share, 1e-9)
         return self.learning_rate * min(1.0, max(left, 0.0))
 
@@ -76,12 +83,24 @@ class Objective(nn.Module):
     def forward(self, degraded: Tensor, clean: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """Scalars: `loss` to minimise, and `bce` and `l1` where they take part."""
         if self.phase == "localize":
-            bce = F.binary_cross_entropy_with_logits(self.network(degraded).logits, mask)
+            bce = F.binary_cross_entropy_with_logits(self.network(degraded).logits.float(), mask)
             return {"loss": bce, "bce": bce}
         output = self.network(degraded)
-        l1 = F.l1_loss(output.restored, clean)
-        bce = F.binary_cross_entropy_with_logits(output.logits, mask)
+        l1 = F.l1_loss(output.restored.float(), clean)
+        bce = F.binary_cross_entropy_with_logits(output.logits.float(), mask)
         return {"loss": l1 + self.joint_bce * bce if self.phase == "joint" else l1, "l1": l1, "bce": bce}
+
+
+class _Clock:
+    """Seconds of the parts of a step."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.last = time.perf_counter()
+
+    def lap(self, part: str) -> None:
+        now = time.perf_counter()
+        self.seconds[f"seconds_{part}"], self.last = now - self.last, now
 
 
 class Learner:
@@ -110,26 +129,35 @@ class Learner:
         """The model to validate and to save."""
         return cast(Spair, self.average.module) if self.average is not None else self.model
 
-    def step(self, batch: Batch, rate: float) -> dict[str, float]:
-        """One update with learning rate `rate`; the losses of the batch and the gradients' norm.
+    def step(self, batch: Batch, rate: float, *, share: float = 1.0) -> dict[str, float]:
+        """One update with learning rate `rate`: losses, the gradients' norm, and the seconds of each part.
 
-        Raises FloatingPointError where the loss is not finite; the weights are then untouched.
+        `share` weighs the batch where data-parallel workers, whose gradients are averaged, have batches of
+        unequal sizes: this one's size over their mean. Raises FloatingPointError where the loss or a
+        gradient is not finite; the weights are then untouched. It looks after the workers' gradients have
+        met, so that all of them stop at the same step.
         """
+        clock = _Clock()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
-        losses = self.objective(batch.degraded, batch.clean, batch.mask)
-        values = {name: float(value.detach()) for name, value in losses.items()}
-        if not torch.isfinite(losses["loss"].detach()):
-            raise FloatingPointError(f"the loss is not finite ({values}); lower the learning rate")
-        losses["loss"].backward()
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip or float("inf"))
-        if not torch.isfinite(norm):
-            raise FloatingPointError(f"a gradient is not finite ({values}); lower the learning rate")
+        low = self.config.precision == "bfloat16"
+        with torch.autocast(batch.clean.device.type, torch.bfloat16, enabled=low):
+            losses = self.objective(batch.degraded, batch.clean, batch.mask)
+        values = {name: float(value.detach()) for name, value in losses.items()}  # waits for a GPU
+        clock.lap("forward")
+        (losses["loss"] * share).backward()
+        norm = float(nn.utils.clip_grad_norm_(self.parameters, self.config.clip or math.inf))
+        clock.lap("backward")
+        if not (math.isfinite(values["loss"]) and math.isfinite(norm)):
+            told = ", ".join(f"{name} {value:.3g}" for name, value in values.items())
+            remedy = "lower the learning rate" + (" or use precision float32" if low else "")
+            raise FloatingPointError(f"{told}, gradient norm {norm:.3g}: not finite; {remedy}")
         self.optimizer.step()
         if self.average is not None:
             self.average.update_parameters(self.model)
-        return values | {"gradient_norm": float(norm)}
+        clock.lap("optimizer")
+        return values | {"gradient_norm": norm} | clock.seconds
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed run needs beside its position in the data."""

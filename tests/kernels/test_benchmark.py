@@ -63,10 +63,9 @@ def test_the_dense_forms_are_the_references_where_cells_are_degraded():
     mask[0, 0, 3] = True  # a row without keys
     x = torch.randn(2, benchmark.CHANNELS, 9, 7, dtype=torch.float64)
     blend = torch.randn(2, 4, 9, 7, dtype=torch.float64)
-    seen = benchmark.directions(mask, x.dtype)
     expected = reference.snl_step(x, mask, blend, benchmark.SNL_SCALE)
-    for fused in (False, True):
-        torch.testing.assert_close(benchmark.dense_snl(x, blend, seen, fused=fused) * mask, expected)
+    for attend in (benchmark.row_masked(mask), benchmark.fused(mask, x.dtype)):
+        torch.testing.assert_close(benchmark.dense_snl(x, blend, attend) * mask, expected)
     torch.testing.assert_close(
         benchmark.eager_sfm(x, mask, **benchmark.SFM_GUARDS), reference.sfm(x, mask, **benchmark.SFM_GUARDS)
     )

@@ -35,8 +35,9 @@ def compiled(file: str, kernels: list[str], architecture: str) -> bytes:
     _, program = nvrtc.nvrtcCreateProgram(text, f"{file}.cu".encode(), 0, [], [])
     for kernel in kernels:
         nvrtc.nvrtcAddNameExpression(program, kernel.encode())
-    options = [f"--gpu-architecture={architecture}".encode(), b"-std=c++17"]
-    (status,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
+    # As CuPy calls it.
+    options = [f"--gpu-architecture={architecture}", "-std=c++17", "--device-as-default-execution-space"]
+    (status,) = nvrtc.nvrtcCompileProgram(program, len(options), [option.encode() for option in options])
     _, size = nvrtc.nvrtcGetProgramLogSize(program)
     log = b" " * size
     nvrtc.nvrtcGetProgramLog(program, log)

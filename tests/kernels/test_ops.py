@@ -97,8 +97,10 @@ def test_sc_block_is_the_reference(mask):
         close(mine, theirs)
 
 
-def test_snl_step_is_the_reference(mask):
-    features, made = features_for(mask), build_index(mask)
+@pytest.mark.parametrize("size", [1.0, 20.0], ids=["alike", "far apart"])
+def test_snl_step_is_the_reference(mask, size):
+    """Far apart: one direction's scores may be nothing beside the other's, and yet be normalised."""
+    features, made = size * features_for(mask), build_index(mask)
     dense = features.clone().requires_grad_()
     blend = torch.randn(mask.shape[0], 4, *mask.shape[2:], dtype=torch.float64, requires_grad=True)
     expected = reference.snl_step(dense, mask, blend, 0.7)

@@ -46,6 +46,12 @@ def data(photos, s3):
     return s3
 
 
+def mlflow_run(store, name):
+    client = mlflow.MlflowClient(store)
+    (experiment,) = client.search_experiments(filter_string="name = 'spair-training'")
+    return {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}[name]
+
+
 @pytest.mark.cluster
 def test_batches_are_the_same_every_time(cluster, data):
     groups = shards.list_row_groups([f"{data}/train"])
@@ -94,9 +100,7 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(cluster, data, mlflow_sto
     assert card.provenance["data"] == "train"
 
     client = mlflow.MlflowClient(mlflow_store)
-    (experiment,) = client.search_experiments(filter_string="name = 'spair-training'")
-    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
-    run = runs["whole"]
+    run = mlflow_run(mlflow_store, "whole")
     assert run.data.params["learning.ema"] == "0.5"
     assert {"train_bce", "train_l1", "val_psnr_y"} <= run.data.metrics.keys()
     assert any(f.path.startswith("panels/epoch") for f in client.list_artifacts(run.info.run_id, "panels"))
@@ -126,9 +130,41 @@ def test_a_start_from_another_network_is_refused(data):
         config.start()
 
 
-def test_batches_must_divide_among_workers():
-    with pytest.raises(ValueError, match="multiple of workers"):
-        TrainConfig(data=("x",), storage="y", name="z", batch_size=8, workers=3)
+@pytest.mark.parametrize("counts", [{"workers": 9}, {"workers": 0}, {"workers": 2, "min_workers": 3}])
+def test_every_worker_needs_a_crop(counts):
+    with pytest.raises(ValueError, match="must ascend from 1"):
+        TrainConfig(data=("x",), storage="y", name="z", batch_size=8, **counts)
+
+
+TINY = {
+    "preset": "light",
+    "localize_epochs": 1,
+    "restore_epochs": 0,
+    "epoch_steps": 2,
+    "batch_size": 3,
+    "crops": CropConfig(crop_size=16, seed=3),
+    "cpus_per_worker": 0.5,
+}
+
+
+@pytest.mark.cluster
+def test_workers_share_a_batch_that_does_not_divide(cluster, data, mlflow_store):
+    config = TrainConfig((f"{data}/train",), f"{data}/runs", "two", workers=2, min_workers=1, **TINY)
+    location = train(replace(config, keep_localizers=(0,)))
+    model, _ = weights.load(storage.read_bytes(location))
+    kept, _ = weights.load(storage.read_bytes(f"{data}/runs/two/epoch-0.safetensors"))
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), kept.parameters(), strict=True))
+    assert "train_seconds_data" in mlflow_run(mlflow_store, "two").data.metrics
+
+
+@pytest.mark.cluster
+def test_a_loss_that_is_no_number_ends_the_run_and_is_told(cluster, data, mlflow_store):
+    wild = LearningConfig(learning_rate=1e30)
+    config = TrainConfig((f"{data}/train",), f"{data}/runs", "wild", learning=wild, ablation=3, **TINY)
+    with pytest.raises(
+        FloatingPointError, match=r"run 'wild' stopped: epoch 0, step 1: .*lower the learning"
+    ):
+        train(config)
 
 
 def test_a_picture_that_broke_is_passed_over(data):
