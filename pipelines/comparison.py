@@ -13,8 +13,7 @@ import heapq
 import json
 import math
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -23,21 +22,18 @@ from typing import Any
 import numpy as np
 import ray
 import ray.data
-import torch
 from numpy.typing import NDArray
 
-from pipelines import cluster, models, pairs, shards, storage, tracking, video
+from pipelines import cluster, models, pairs, storage, tracking, video
+from pipelines.contenders import Look, measured, picture_row
 from pipelines.models import ModelError, ResolvedModel
-from pipelines.restore import BLOCK_BYTES, BLOCKS, CLIP, OTHER, PICTURE, kind_of
-from pipelines.shards import RowGroup
+from pipelines.restore import BLOCKS, CLIP, OTHER, PICTURE, kind_of
 from pipelines.storage import StorageError
 from pipelines.video import ClipError
-from spair_core import images, inference, metrics, weights
+from spair_core import images, metrics
 from spair_core.images import PictureError
-from spair_core.network import Spair
 from spair_core.panels import overlay, side_by_side
 
-GROUP = "group"
 CLEAN_CEILING = 60.0
 """dB. Rounding to 8 bits alone leaves 58.9: what changed less than that has not changed."""
 DIFFERENCE_GAIN = 8
@@ -172,9 +168,19 @@ def compare(config: CompareConfig) -> Comparison:
     with tracking.run(config.experiment, " ".join([*(m.uri for m in contenders), config.data])) as run:
         digests = {"champion_digest": contenders[0].digest, "challenger_digest": contenders[1].digest}
         run.log_params(asdict(config) | digests)
-        measure = _Differences(config.panels)
-        rows = _measured(
-            contenders, items, measure, actors=config.actors, num_gpus=config.num_gpus, tile=config.tile
+        cluster.connect()
+        cpus = cluster.cpu_shares(config.actors, gpus=config.num_gpus)
+        pictures = ray.data.from_items(
+            [asdict(item) for item in items], override_num_blocks=min(len(items), BLOCKS)
+        ).flat_map(_pictures, num_cpus=cpus[1])
+        rows = measured(
+            contenders,
+            pictures,
+            _Differences(config.panels),
+            actors=config.actors,
+            num_cpus=cpus[0],
+            num_gpus=config.num_gpus,
+            tile=config.tile,
         )
         comparison, panels = _summarised(config, contenders, rows, others)
         run.log_metrics(comparison.metrics())
@@ -195,11 +201,16 @@ def untouched(
 ) -> list[Untouched]:
     """What each model leaves of clean pictures: those in folders, or the targets of shards and of pairs.
 
-    `limit` bounds the pictures of each of `clean` (of shards, the row groups so that as many remain).
+    `limit` bounds the pictures of each of them (of shards, the row groups so that as many remain).
     Raises StorageError; ValueError where no picture could be read.
     """
-    items = [item for uri in clean for item in _enough(_clean_items(uri), limit)]
-    rows = _measured(contenders, items, _changes, actors=actors, num_gpus=num_gpus)
+    targets = {uri: storage.join(uri, "target") for uri in clean}
+    places = [target if storage.exists(target) else uri for uri, target in targets.items()]
+    items = pairs.list_examples(places, layout="clean", limit=limit)
+    cluster.connect()
+    cpus = cluster.cpu_shares(actors, gpus=num_gpus)
+    pictures = pairs.examples(items, num_cpus=cpus[1]).map(_target, num_cpus=cpus[1])
+    rows = measured(contenders, pictures, _changes, actors=actors, num_cpus=cpus[0], num_gpus=num_gpus)
     good, unread = _sorted_out(rows, ", ".join(clean))
     return [_left(model, number, good, unread) for number, model in enumerate(contenders)]
 
@@ -220,16 +231,13 @@ def _left(
 
 @dataclass(frozen=True)
 class _Item:
-    """What gives pictures: itself, `frames` of a clip (-1: all), row group `index` of a shard; or nothing."""
+    """A picture, or a clip of which every `step`th frame is looked at, at most `frames` (-1: all)."""
 
     kind: str
     key: str
-    uri: str = ""
-    index: int = 0
-    rows: int = 1
-    frames: int = 1
-    step: int = 1
-    error: str = ""
+    uri: str
+    frames: int
+    step: int
 
 
 def _footage(config: CompareConfig) -> tuple[list[_Item], list[tuple[str, str]]]:
@@ -245,7 +253,7 @@ def _footage(config: CompareConfig) -> tuple[list[_Item], list[tuple[str, str]]]
     clips = sum(kind == CLIP for _, kind in chosen)
     shares = _shares(None if config.limit is None else config.limit - len(chosen) + clips, clips)
     items = [
-        _Item(kind, item.key, item.uri, frames=next(shares) if kind == CLIP else 1, step=config.frame_step)
+        _Item(kind, item.key, item.uri, next(shares) if kind == CLIP else 1, config.frame_step)
         for item, kind in chosen
     ]
     return items, left_out
@@ -257,78 +265,20 @@ def _shares(whole: int | None, parts: int) -> Iterator[int]:
         yield -1 if whole is None else whole // parts + (place < whole % parts)
 
 
-def _clean_items(uri: str) -> Iterator[_Item]:
-    name = storage.name_of(uri)
-    if uri.endswith(".parquet") or shards.read_record(uri) is not None:
-        for group in shards.list_row_groups([uri]):
-            yield _Item(GROUP, name, **asdict(group))
-        return
-    targets = storage.join(uri, "target")
-    listing = pairs.discover_clean(targets if storage.exists(targets) else uri)
-    for files in listing.pairs:
-        yield _Item(PICTURE, f"{name}/{files.key}", files.target)
-    for key, reason in listing.left_out:
-        yield _Item(OTHER, f"{name}/{key}", rows=0, error=reason)
-
-
-def _enough(items: Iterator[_Item], limit: int | None) -> Iterator[_Item]:
-    seen = 0
-    for item in items:
-        if limit is not None and seen >= limit:
-            return
-        seen += item.rows
-        yield item
-
-
-Measure = Callable[[NDArray[np.uint8], "list[_Look]"], tuple[dict[str, Any], bytes]]
-"""Picture uint8 [H, W, 3] and what each model made of it -> plain values, and a panel as PNG or nothing."""
-
-
-def _measured(
-    contenders: Sequence[ResolvedModel],
-    items: list[_Item],
-    measure: Measure,
-    *,
-    actors: int,
-    num_gpus: float,
-    tile: int = 1024,
-) -> Iterator[dict[str, Any]]:
-    """Rows with `key`, `error`, `panel` and (without an error) what `measure` gave."""
-    cluster.connect()
-    actor_cpus, task_cpus = cluster.cpu_shares(actors, gpus=num_gpus)
-    stream = ray.data.from_items(
-        [asdict(item) for item in items], override_num_blocks=min(len(items), BLOCKS)
-    )
-    stream.context.target_max_block_size = BLOCK_BYTES
-    rows = stream.flat_map(_pictures, num_cpus=task_cpus).map(
-        _Contenders,
-        fn_constructor_kwargs={"files": [m.data for m in contenders], "measure": measure, "tile": tile},
-        compute=ray.data.ActorPoolStrategy(size=actors),
-        num_cpus=actor_cpus,
-        num_gpus=num_gpus or None,
-    )
-    for row in rows.iter_rows():
-        yield {**{k: row[k] for k in ("key", "error", "panel")}, **json.loads(row["measured"])}
-
-
 def _pictures(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The pictures of an item, and an error where there are no more because of one."""
     item = _Item(**row)
     try:
         if item.kind == PICTURE:
-            yield _row(item.key, images.decode(storage.read_bytes(item.uri)).pixels)
-        elif item.kind == CLIP:
-            with tempfile.TemporaryDirectory() as folder:
-                local = Path(folder) / f"clip{Path(item.key).suffix}"
-                storage.download(item.uri, local)
-                for number, pixels in _frames(local, item.frames, item.step):
-                    yield _row(f"{item.key}#{number}", pixels)
-        elif item.kind == GROUP:
-            yield from _targets(item)
-        else:
-            yield _row(item.key, error=item.error)
+            yield picture_row(item.key, images.decode(storage.read_bytes(item.uri)).pixels)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            local = Path(folder) / f"clip{Path(item.key).suffix}"
+            storage.download(item.uri, local)
+            for number, pixels in _frames(local, item.frames, item.step):
+                yield picture_row(f"{item.key}#{number}", pixels)
     except (PictureError, ClipError, StorageError, OSError, MemoryError) as error:
-        yield _row(item.key, error=str(error))
+        yield picture_row(item.key, error=str(error))
 
 
 def _frames(local: Path, most: int, step: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
@@ -337,56 +287,19 @@ def _frames(local: Path, most: int, step: int) -> Iterator[tuple[int, NDArray[np
     return islice(islice(enumerate(frames), 0, None, step), None if most < 0 else most)
 
 
-def _targets(item: _Item) -> Iterator[dict[str, Any]]:
-    for row in shards.read_row_group(RowGroup(item.uri, item.index, item.rows)):
-        key = f"{item.key}/{row['key']}"
-        try:
-            yield _row(key, images.decode(row["target"]).pixels)
-        except PictureError as error:
-            yield _row(key, error=str(error))
+def _target(row: dict[str, Any]) -> dict[str, Any]:
+    key = f"{row['set']}/{row['key']}"
+    try:
+        return (
+            picture_row(key, error=row["error"])
+            if row["error"]
+            else picture_row(key, images.decode(row["target"]).pixels)
+        )
+    except PictureError as error:
+        return picture_row(key, error=str(error))
 
 
-def _row(key: str, pixels: NDArray[np.uint8] | None = None, error: str = "") -> dict[str, Any]:
-    height, width = (0, 0) if pixels is None else pixels.shape[:2]
-    data = b"" if pixels is None else pixels.tobytes()
-    return {"key": key, "pixels": data, "height": height, "width": width, "error": error}
-
-
-@dataclass(frozen=True)
-class _Look:
-    """What a model made of a picture: `pixels` uint8 [H, W, 3], `mask` bool [H, W], in so many seconds."""
-
-    pixels: NDArray[np.uint8]
-    mask: NDArray[np.bool_]
-    seconds: float
-
-
-class _Contenders:
-    """The actor: holds the models, and shows each the same picture."""
-
-    def __init__(self, files: list[bytes], measure: Measure, tile: int) -> None:
-        self.measure, self.tile = measure, tile
-        device = "cuda" if torch.cuda.is_available() and ray.get_gpu_ids() else "cpu"
-        self.models = [weights.load(data)[0].to(device) for data in files]
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        answer = {"key": row["key"], "error": row["error"], "measured": "{}", "panel": b""}
-        if row["error"]:
-            return answer
-        pixels = np.frombuffer(row["pixels"], np.uint8).reshape(int(row["height"]), int(row["width"]), 3)
-        try:
-            values, panel = self.measure(pixels, [self._look(model, pixels) for model in self.models])
-        except (RuntimeError, MemoryError) as error:
-            return {**answer, "error": f"the models could not restore it: {error}"}
-        return {**answer, "measured": json.dumps(values), "panel": panel}
-
-    def _look(self, model: Spair, pixels: NDArray[np.uint8]) -> _Look:
-        started = time.monotonic()
-        result = inference.restore(model, pixels[None], tile=self.tile)
-        return _Look(result.pixels[0], result.mask[0], time.monotonic() - started)
-
-
-def _changes(pixels: NDArray[np.uint8], looks: list[_Look]) -> tuple[dict[str, Any], bytes]:
+def _changes(pixels: NDArray[np.uint8], looks: list[Look]) -> tuple[dict[str, Any], bytes]:
     """How far each model is from leaving a picture as it is."""
     psnr = [min(metrics.psnr(look.pixels, pixels), CLEAN_CEILING) for look in looks]
     return {"psnr": psnr, "share": [float(look.mask.mean()) for look in looks]}, b""
@@ -399,7 +312,7 @@ class _Differences:
     panels: int
     largest: list[float] = field(default_factory=list)
 
-    def __call__(self, pixels: NDArray[np.uint8], looks: list[_Look]) -> tuple[dict[str, Any], bytes]:
+    def __call__(self, pixels: NDArray[np.uint8], looks: list[Look]) -> tuple[dict[str, Any], bytes]:
         """See `Side` and `Comparison` for what is measured."""
         first, second = looks
         either, both = first.mask | second.mask, first.mask & second.mask
@@ -435,7 +348,7 @@ def _mean(values: NDArray[np.float32]) -> float:
     return float(values.mean()) if values.size else math.nan
 
 
-def _panel(pixels: NDArray[np.uint8], looks: list[_Look], apart: NDArray[np.float32]) -> bytes:
+def _panel(pixels: NDArray[np.uint8], looks: list[Look], apart: NDArray[np.float32]) -> bytes:
     amplified = np.clip(apart * DIFFERENCE_GAIN, 0, 255).astype(np.uint8)
     firsts = (("before", pixels), (f"difference x {DIFFERENCE_GAIN}", np.repeat(amplified[..., None], 3, 2)))
     strips = [
