@@ -26,8 +26,9 @@ from numpy.typing import NDArray
 
 from pipelines import cluster, models, pairs, storage, tracking, video
 from pipelines.contenders import Look, measured, picture_row
+from pipelines.manifest import CLIP, OTHER, PICTURE
 from pipelines.models import ModelError, ResolvedModel
-from pipelines.restore import BLOCKS, CLIP, OTHER, PICTURE, kind_of
+from pipelines.restore import BLOCKS, kind_of
 from pipelines.storage import StorageError
 from pipelines.video import ClipError
 from spair_core import images, metrics

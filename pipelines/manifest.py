@@ -20,6 +20,7 @@ from pipelines import storage
 from pipelines.storage import StorageError
 
 FOLDER = "_spair"
+PICTURE, CLIP, OTHER = "picture", "clip", "other"
 RESTORED, REJECTED, FAILED, IGNORED = "restored", "rejected", "failed", "ignored"
 VERDICTS = (RESTORED, REJECTED, FAILED, IGNORED)
 
