@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipelines import storage
-from pipelines.pairs import discover_clean
+from pipelines.layouts import find
 from pipelines.shards import RowGroup, decode_example, list_row_groups, read_row_group
 from pipelines.storage import StorageError
 from spair_core import images
@@ -196,7 +196,7 @@ def _streak_layers(uri: str) -> StreakLayers:
 
 def _shadow_masks(uri: str) -> ShadowMasks:
     masks = []
-    for files in discover_clean(uri).pairs:
+    for files in find([uri], "clean").pairs:
         try:
             masks.append(images.decode_mask(storage.read_bytes(files.target)))
         except PictureError as error:
