@@ -5,7 +5,8 @@ import pytest
 
 from pipelines import crop_stream, shards, storage
 from pipelines.crop_stream import CropConfig, crop_example
-from pipelines.pairs import Labels, PairFiles, read_pair
+from pipelines.layouts import PairFiles
+from pipelines.pairs import read_rows
 from pipelines.storage import StorageError
 from spair_core.crops import Example
 from spair_core.images import encode_png
@@ -21,7 +22,7 @@ def mixed(photos, tmp_path):
     for task in ("rain", "raindrop", "shadow", "blur"):
         uri = storage.join(str(tmp_path), f"{task}.png")
         storage.write_bytes(uri, encode_png(photos[0][120:200, 200:290]))
-        rows.append(read_pair(PairFiles(task, uri), Labels(task, "mixed", "train")))
+        rows += read_rows(PairFiles(task, task, "mixed", "train", uri))
     shards.commit(folder, [shards.write_shard(folder, rows)], {})
     return shards.list_row_groups([folder])
 
