@@ -55,6 +55,8 @@ class TrainConfig:
     """What the model takes away: rain, raindrop, shadow or blur."""
     preset: Literal["light", "full", "paper"] = "light"
     """The network's size."""
+    ablation: int | None = None
+    """Train Net1 to Net5 of the paper's table 6 on the preset's widths; by default the preset itself."""
     localize_epochs: int = 90
     """Epochs of Net_L alone."""
     restore_epochs: int = 200
@@ -93,8 +95,9 @@ class TrainConfig:
             raise ValueError(f"batch_size {self.batch_size} is not a multiple of workers {self.workers}")
 
     def network(self) -> NetworkConfig:
-        """The preset's configuration."""
-        return PRESETS[self.preset]()
+        """The configuration of the preset, or of its ablation. Raises ValueError for an unknown ablation."""
+        preset = PRESETS[self.preset]()
+        return preset if self.ablation is None else network.ablation(self.ablation, preset)
 
     def start(self) -> ResolvedModel | None:
         """The model of `start_from`. Raises ModelError where it is not there or of another network."""
