@@ -57,6 +57,8 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         if self.models and not self.paper:
             raise ValueError("several models are for the paper's tables: add --paper, or give one --model")
+        if self.localizers and self.paper:
+            raise ValueError("--localizers has a table of its own: leave --paper out")
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"limit must be at least 1, not {self.limit}")
 

@@ -132,7 +132,7 @@ TABLES = (
                 {"the paper's input": {"S": 32.12, "NS": 7.19, "all": 10.97}},
             ),
         ),
-        note="over the pixels of all pictures taken together; S is the set's mask",
+        note="over the pixels of all pictures together; S is the set's mask (the pair's, where it has none)",
     ),
     Table(
         "5",

@@ -40,6 +40,8 @@ def test_progress_is_told_now_and_then(monkeypatch, capsys):
 def test_what_does_not_fit_together_is_refused():
     with pytest.raises(ValueError, match="add --paper"):
         EvaluateConfig(("x",), models=("a", "b"))
+    with pytest.raises(ValueError, match="leave --paper out"):
+        EvaluateConfig(("x",), paper=True, localizers=("a",))
     with pytest.raises(ValueError, match="limit"):
         EvaluateConfig(("x",), limit=0)
 
