@@ -49,7 +49,7 @@ TEST_SETS = {
     "Test2800": TestSet(RAIN, 2800),
     "Test1200": TestSet(RAIN, 1200),
     "Rain100H-original": TestSet(RAIN, 100),
-    "Rain100L-original": TestSet(RAIN, None),
+    "Rain100L-original": TestSet(RAIN, 100),
     "SPA": TestSet(RAIN, 1000),
     "AGAN-a": TestSet(RAINDROP, 58),
     "AGAN-b": TestSet(RAINDROP, None),
@@ -337,13 +337,17 @@ def _all_saved(row: Row, after: Measures) -> dict[str, Measures]:
 
 
 def _saved(before: Measures, after: Measures) -> Measures:
-    """The relative reduction of each error: RMSE from PSNR, DSSIM from SSIM, an error in Lab as it is."""
-    reduction = {"psnr": metrics.error_reduction, "ssim": metrics.dissimilarity_reduction}
-    return {
-        key: reduction[key](value, after[key]) if key in reduction else 1 - after[key] / value
-        for key, value in before.items()
-        if key in after
-    }
+    """The relative reduction of each error that both have."""
+    return {key: _reduction(key, value, after[key]) for key, value in before.items() if key in after}
+
+
+def _reduction(key: str, before: float, after: float) -> float:
+    """Of RMSE from PSNR, of DSSIM from SSIM, of an error in Lab as it is; NaN where there was none."""
+    if key == "psnr":
+        return metrics.error_reduction(before, after)
+    if key == "ssim":
+        return metrics.dissimilarity_reduction(before, after)
+    return 1 - after / before if before else math.nan
 
 
 def compare_ablations(
