@@ -56,6 +56,8 @@ class TrainConfig:
     """What the model takes away: rain, raindrop, shadow, blur, or joint (rain and raindrops)."""
     preset: Literal["light", "full", "paper"] = "light"
     """The network's size."""
+    ablation: int | None = None
+    """Train Net1 to Net5 of the paper's table 6 on the preset's widths; by default the preset itself."""
     localize_epochs: int = 90
     """Epochs of Net_L alone."""
     restore_epochs: int = 200
@@ -90,8 +92,6 @@ class TrainConfig:
     """Registered model's name; by default spair-TASK."""
     start_from: str | None = None
     """Weights to start from instead of random ones: shipped weights, a file, a URI or models:/NAME@ALIAS."""
-    ablation: int | None = None
-    """Train Net1 to Net5 of the paper's table 6 instead of the whole network (which is Net5)."""
     keep_localizers: tuple[int, ...] = ()
     """Epochs after which the weights are kept as STORAGE/NAME/epoch-N.safetensors (table S3)."""
 
@@ -104,7 +104,7 @@ class TrainConfig:
             )
 
     def network(self) -> NetworkConfig:
-        """The preset's configuration, or an ablation of it."""
+        """The configuration of the preset, or of its ablation. Raises ValueError for an unknown ablation."""
         preset = PRESETS[self.preset]()
         return preset if self.ablation is None else network.ablation(self.ablation, preset)
 
