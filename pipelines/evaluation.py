@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from pipelines import cluster, models, pairs, shards
+from pipelines.layouts import LayoutName
 from pipelines.models import ResolvedModel
 from spair_core import inference, metrics, weights
 from spair_core.images import PictureError
@@ -37,6 +38,8 @@ class EvaluateConfig:
     """Shards, folders of pairs (input/, target/), or folders of such folders."""
     model: str = "rain-light"
     """A file, a URI, models:/spair-rain@champion, or the name of shipped weights."""
+    layout: LayoutName = "folders"
+    """How the folders of `data` are laid out, where they are not shards."""
     json: str | None = None
     """Write the results here as well: a list with an object a set (with --paper, also the tables)."""
     actors: int = 1
@@ -132,7 +135,7 @@ def judge(
 
     Raises StorageError.
     """
-    items = pairs.list_examples(config.data, limit=config.limit)
+    items = pairs.list_examples(config.data, layout=config.layout, limit=config.limit)
     # Only shards have to be read to know the set of a row.
     items = [item for item in items if item.get("labels", {}).get("set", "").lower() not in leave_out]
     if not items:

@@ -53,7 +53,7 @@ class TrainConfig:
     validation: tuple[str, ...] = ()
     """URIs of validation shards; without them nothing is validated."""
     task: str = "rain"
-    """What the model takes away: rain, raindrop, shadow, blur, or joint (rain and raindrops)."""
+    """What the model takes away: rain, raindrop, shadow, blur, or rain+raindrop."""
     preset: Literal["light", "full", "paper"] = "light"
     """The network's size."""
     ablation: int | None = None
@@ -93,7 +93,7 @@ class TrainConfig:
     start_from: str | None = None
     """Weights to start from instead of random ones: shipped weights, a file, a URI or models:/NAME@ALIAS."""
     keep_localizers: tuple[int, ...] = ()
-    """Epochs after which the weights are kept as STORAGE/NAME/epoch-N.safetensors (table S3)."""
+    """Numbers of epochs after which Net_L is kept, as STORAGE/NAME/localizer-N.safetensors (table S3)."""
 
     def __post_init__(self) -> None:
         fewest = self.workers if self.min_workers is None else self.min_workers
@@ -317,17 +317,20 @@ class _Worker:
             ray.train.report(logged)
             return
         self.run.log_metrics(logged, step=epoch)
-        if epoch in self.config.keep_localizers:
-            self._keep(epoch, learner.best)
+        if epoch + 1 in self.config.keep_localizers:
+            self._keep(epoch + 1, learner.best)
         print(" ".join(f"{k} {v:.5g}" for k, v in logged.items()), flush=True)
         with tempfile.TemporaryDirectory() as folder:
             state = {"epoch": epoch, "learner": learner.state_dict(), "best": learner.best.state_dict()}
             torch.save(state, Path(folder) / CHECKPOINT)
             ray.train.report(logged, checkpoint=Checkpoint.from_directory(folder))
 
-    def _keep(self, epoch: int, model: Spair) -> None:
-        card = weights.ModelCard(self.config.network(), self.config.task, self.config.crops.mask_threshold)
-        location = storage.join(self.config.storage, self.config.name, f"epoch-{epoch}.safetensors")
+    def _keep(self, epochs: int, model: Spair) -> None:
+        crops = self.config.crops
+        card = weights.ModelCard(
+            self.config.network(), self.config.task, crops.mask_threshold, {"epochs": f"{epochs} + 0"}
+        )
+        location = storage.join(self.config.storage, self.config.name, f"localizer-{epochs}.safetensors")
         storage.write_bytes(location, weights.save(model, card, torch.float16))
 
     def _validate(self, learner: Learner, epoch: int) -> dict[str, float]:
