@@ -1,24 +1,47 @@
 """Judge a model on shards or folders of pairs, and print a table.
 
-python jobs/evaluate.py --model rain-light --data data/test/Rain100L data/test/Rain100H --json out.json
+    python jobs/evaluate.py --model rain-light --data data/test/Rain100L data/test/Rain100H --json out.json
+
+With --paper the paper's tables are printed beside it, and with --localizers what Net_L's accuracy is worth.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
+from typing import Any
 
 from jobs.entry import run
-from pipelines import storage
-from pipelines.evaluation import EvaluateConfig, evaluate, table
+from pipelines import paper, storage
+from pipelines.evaluation import EvaluateConfig, evaluate, plain, table
 
 
 def main(config: EvaluateConfig) -> None:
-    """Evaluate; the JSON is a list with one object a set."""
-    results = evaluate(config)
-    print(table(results))
+    """Evaluate; the JSON is a list with one object a set, or an object that holds the tables as well."""
+    found: Any
+    if config.localizers:
+        found = _tables(paper.compare_localizers(config))
+    elif config.paper:
+        found = _beside_the_paper(config)
+    else:
+        results = evaluate(config)
+        print(table(results))
+        found = [result.to_dict() for result in results]
     if config.json:
-        text = json.dumps([result.to_dict() for result in results], indent=1)
-        storage.write_bytes(config.json, text.encode())
+        storage.write_bytes(config.json, json.dumps(found, indent=1, allow_nan=False).encode())
+
+
+def _beside_the_paper(config: EvaluateConfig) -> dict[str, Any]:
+    judged = paper.judge_models(config)
+    for one in judged:
+        print(f"{one.name}\n{table(one.results)}\n")
+    sets = [{"model": one.name, "sets": [result.to_dict() for result in one.results]} for one in judged]
+    return {"models": sets, **_tables(paper.compare(judged, limit=config.limit))}
+
+
+def _tables(comparisons: list[paper.Comparison]) -> dict[str, Any]:
+    print("\n\n".join(paper.text(comparison) for comparison in comparisons))
+    return {"tables": [plain(asdict(comparison)) for comparison in comparisons]}
 
 
 if __name__ == "__main__":

@@ -13,7 +13,13 @@ import tyro
 from jobs.entry import run
 from pipelines.training import TrainConfig, train
 
-RECIPE = TrainConfig(data=tyro.MISSING, storage=tyro.MISSING, name=tyro.MISSING, task="joint", batch_size=8)
+RECIPE = TrainConfig(
+    data=tyro.MISSING,
+    storage=tyro.MISSING,
+    name=tyro.MISSING,
+    task="rain+raindrop",
+    register_as="spair-joint",
+)
 
 if __name__ == "__main__":
     run(train, RECIPE, __doc__ or "")

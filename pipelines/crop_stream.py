@@ -7,24 +7,32 @@ what the unbroken one would have seen, on any number of nodes.
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import islice
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import ray.data
 import torch
 from numpy.typing import NDArray
 
+from pipelines import storage
+from pipelines.layouts import find
 from pipelines.shards import RowGroup, decode_example, list_row_groups, read_row_group
-from spair_core.crops import Example, degrade, random_crop, random_flip
+from pipelines.storage import StorageError
+from spair_core import images
+from spair_core.crops import Example, Material, degrade, random_crop, random_flip
 from spair_core.images import PictureError
 from spair_core.learning import Batch
 from spair_core.masks import mask_from_pair
-from spair_core.rain import RainConfig, StreakLayers
+from spair_core.motion import ShakeKernels
+from spair_core.rain import StreakLayers
+from spair_core.shadows import ShadowMasks
 
 BLOCKS_AHEAD = 200
 """Most tasks that one epoch is cut into; more only costs scheduling."""
@@ -40,8 +48,14 @@ class CropConfig:
     """Crops of a picture in an epoch; more than one saves decoding large pictures."""
     mask_threshold: float = 0.05
     """A pixel is degraded where |degraded - clean| exceeds this share of the range in any channel."""
+    dry: float = 0.12
+    """Share of clean pictures' crops that stay as they are: what is clean must be left alone."""
     layers: str | None = None
-    """Shards or folder of rain pairs whose real streak layers are also laid over clean pictures."""
+    """Shards of rain pairs whose real streak layers are also laid over clean pictures (task rain)."""
+    shadow_masks: str | None = None
+    """Folder of shadow masks (bright = shadow) whose shapes are also cast on clean pictures (task shadow)."""
+    shakes: str | None = None
+    """NPZ file of measured camera-shake kernels that clean pictures are also blurred by (task blur)."""
     seed: int = 0
     """Seed of everything that is drawn: order, crops, flips and synthetic degradations."""
 
@@ -127,7 +141,9 @@ def _crops_of_visit(batch: dict[str, NDArray[Any]], config: CropConfig) -> dict[
     rng = np.random.default_rng([int(part) for part in batch["seed"][0]])
     examples = list(read_examples(group))
     crops = [
-        crop_example(example, config, rng) for _ in range(config.crops_per_picture) for example in examples
+        crop_example(example, config, rng, task)
+        for _ in range(config.crops_per_picture)
+        for example, task in examples
     ]
     size = config.crop_size
     if not crops:
@@ -136,12 +152,17 @@ def _crops_of_visit(batch: dict[str, NDArray[Any]], config: CropConfig) -> dict[
     return {name: np.stack([getattr(crop, name) for crop in crops]) for name in ("degraded", "clean", "mask")}
 
 
-def crop_example(example: Example, config: CropConfig, rng: np.random.Generator) -> Example:
-    """One crop, flipped at random; a clean picture's crop is degraded, and masks are filled in."""
+def crop_example(
+    example: Example, config: CropConfig, rng: np.random.Generator, task: str = "rain"
+) -> Example:
+    """One crop, flipped at random; a clean picture's crop is degraded for `task`, masks are filled in.
+
+    Raises StorageError where the configured material cannot be read.
+    """
     crop = random_flip(random_crop(example, config.crop_size, rng), rng)
     if crop.degraded is None:
-        rain = RainConfig(threshold=config.mask_threshold)
-        return degrade(crop, rng, rain, layers=_layers(config.layers))
+        material = _material(config.layers, config.shadow_masks, config.shakes)
+        return degrade(crop, rng, task, dry=config.dry, threshold=config.mask_threshold, material=material)
     if crop.mask is None:
         return Example(
             crop.degraded, crop.clean, mask_from_pair(crop.degraded, crop.clean, config.mask_threshold)
@@ -149,18 +170,45 @@ def crop_example(example: Example, config: CropConfig, rng: np.random.Generator)
     return crop
 
 
-def read_examples(group: RowGroup) -> Iterator[Example]:
-    """The decodable examples of a row group (ingest has checked them; what broke since is left out)."""
+def read_examples(group: RowGroup) -> Iterator[tuple[Example, str]]:
+    """The decodable examples of a row group, each with its task (ingest has checked them; what broke
+    since is left out)."""
     for row in read_row_group(group):
         try:
-            yield decode_example(row)
+            yield decode_example(row), row["task"]
         except PictureError:
             continue
 
 
 @lru_cache(maxsize=2)
-def _layers(uri: str | None) -> StreakLayers | None:
-    if uri is None:
-        return None
-    examples = [example for group in list_row_groups([uri]) for example in read_examples(group)]
+def _material(layers: str | None, shadow_masks: str | None, shakes: str | None) -> Material:
+    return Material(
+        _streak_layers(layers) if layers else None,
+        _shadow_masks(shadow_masks) if shadow_masks else None,
+        _shake_kernels(shakes) if shakes else None,
+    )
+
+
+def _streak_layers(uri: str) -> StreakLayers:
+    examples = [example for group in list_row_groups([uri]) for example, _ in read_examples(group)]
     return StreakLayers((e.degraded, e.clean) for e in examples if e.degraded is not None)
+
+
+def _shadow_masks(uri: str) -> ShadowMasks:
+    masks = []
+    for files in find([uri], "clean").pairs:
+        try:
+            masks.append(images.decode_mask(storage.read_bytes(files.target)))
+        except PictureError as error:
+            raise StorageError(f"{files.target}: is not a shadow mask ({error})") from error
+    return ShadowMasks(masks)
+
+
+def _shake_kernels(uri: str) -> ShakeKernels:
+    try:
+        kernels = np.load(io.BytesIO(storage.read_bytes(uri)))
+        return ShakeKernels(kernels[name] for name in kernels.files)
+    except (ValueError, AttributeError, EOFError, BadZipFile) as error:
+        raise StorageError(
+            f"{uri}: is no NPZ file of blur kernels, as numpy.savez writes: {error}"
+        ) from error

@@ -26,7 +26,6 @@ from spair_core import images
 from spair_core.crops import Example, degrade
 from spair_core.images import PictureError
 from spair_core.masks import mask_from_pair
-from spair_core.rain import RainConfig
 
 VERSION = "1"
 RECORD = "_dataset.json"
@@ -227,13 +226,16 @@ def decode_example(row: dict[str, Any]) -> Example:
 def judged_example(row: dict[str, Any], threshold: float) -> tuple[Example, NDArray[np.uint8]]:
     """The example of a row with its mask filled in, and its degraded picture.
 
-    A clean picture is degraded from a seed of its digest, so the same for every model.
+    A clean picture is degraded for its task from a seed of its digest, so the same for every model.
     Raises PictureError.
     """
     example = decode_example(row)
     if example.degraded is None:
         rng = np.random.default_rng(int(row["digest"][:15], 16))
-        example = degrade(example, rng, RainConfig(threshold=threshold, dry=0.0))
+        try:
+            example = degrade(example, rng, row["task"], dry=0.0, threshold=threshold)
+        except ValueError as error:
+            raise PictureError(f"{row['source']}: {error}") from error
     degraded = example.degraded
     if degraded is None:
         raise PictureError(f"{row['source']}: nothing degraded to judge by")

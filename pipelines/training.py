@@ -53,9 +53,11 @@ class TrainConfig:
     validation: tuple[str, ...] = ()
     """URIs of validation shards; without them nothing is validated."""
     task: str = "rain"
-    """What the model takes away: rain, raindrop, shadow, blur, or joint (rain and raindrops)."""
+    """What the model takes away: rain, raindrop, shadow, blur, or rain+raindrop."""
     preset: Literal["light", "full", "paper"] = "light"
     """The network's size."""
+    ablation: int | None = None
+    """Train Net1 to Net5 of the paper's table 6 on the preset's widths; by default the preset itself."""
     localize_epochs: int = 90
     """Epochs of Net_L alone."""
     restore_epochs: int = 200
@@ -90,10 +92,8 @@ class TrainConfig:
     """Registered model's name; by default spair-TASK."""
     start_from: str | None = None
     """Weights to start from instead of random ones: shipped weights, a file, a URI or models:/NAME@ALIAS."""
-    ablation: int | None = None
-    """Train Net1 to Net5 of the paper's table 6 instead of the whole network (which is Net5)."""
     keep_localizers: tuple[int, ...] = ()
-    """Epochs after which the weights are kept as STORAGE/NAME/epoch-N.safetensors (table S3)."""
+    """Numbers of epochs after which Net_L is kept, as STORAGE/NAME/localizer-N.safetensors (table S3)."""
 
     def __post_init__(self) -> None:
         fewest = self.workers if self.min_workers is None else self.min_workers
@@ -104,7 +104,7 @@ class TrainConfig:
             )
 
     def network(self) -> NetworkConfig:
-        """The preset's configuration, or an ablation of it."""
+        """The configuration of the preset, or of its ablation. Raises ValueError for an unknown ablation."""
         preset = PRESETS[self.preset]()
         return preset if self.ablation is None else network.ablation(self.ablation, preset)
 
@@ -317,17 +317,20 @@ class _Worker:
             ray.train.report(logged)
             return
         self.run.log_metrics(logged, step=epoch)
-        if epoch in self.config.keep_localizers:
-            self._keep(epoch, learner.best)
+        if epoch + 1 in self.config.keep_localizers:
+            self._keep(epoch + 1, learner.best)
         print(" ".join(f"{k} {v:.5g}" for k, v in logged.items()), flush=True)
         with tempfile.TemporaryDirectory() as folder:
             state = {"epoch": epoch, "learner": learner.state_dict(), "best": learner.best.state_dict()}
             torch.save(state, Path(folder) / CHECKPOINT)
             ray.train.report(logged, checkpoint=Checkpoint.from_directory(folder))
 
-    def _keep(self, epoch: int, model: Spair) -> None:
-        card = weights.ModelCard(self.config.network(), self.config.task, self.config.crops.mask_threshold)
-        location = storage.join(self.config.storage, self.config.name, f"epoch-{epoch}.safetensors")
+    def _keep(self, epochs: int, model: Spair) -> None:
+        crops = self.config.crops
+        card = weights.ModelCard(
+            self.config.network(), self.config.task, crops.mask_threshold, {"epochs": f"{epochs} + 0"}
+        )
+        location = storage.join(self.config.storage, self.config.name, f"localizer-{epochs}.safetensors")
         storage.write_bytes(location, weights.save(model, card, torch.float16))
 
     def _validate(self, learner: Learner, epoch: int) -> dict[str, float]:

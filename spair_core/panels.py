@@ -1,4 +1,4 @@
-"""Before/after panels: what was, what was found, what became of it, side by side."""
+"""Panels: what was, what was found and what became of it, side by side; sheets of samples."""
 
 from __future__ import annotations
 
@@ -50,6 +50,21 @@ def overlay(picture: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.u
     shown = picture // 2
     shown[mask] = MARK
     return shown
+
+
+def contact_sheet(cells: Sequence[tuple[str, NDArray[np.uint8]]], columns: int) -> NDArray[np.uint8]:
+    """uint8 [H', W', 3]: captioned pictures [H, W, 3] of one size, row by row; the last row may be short.
+
+    Raises ValueError where sizes differ or there is no picture.
+    """
+    sizes = {picture.shape for _, picture in cells}
+    if len(sizes) != 1:
+        raise ValueError(f"a contact sheet needs pictures of one size, not {sorted(sizes)}")
+    panels = [_captioned(name, picture, picture.shape[1]) for name, picture in cells]
+    panels += [np.zeros_like(panels[0])] * (-len(panels) % columns)
+    return np.concatenate(
+        [np.concatenate(panels[i : i + columns], axis=1) for i in range(0, len(panels), columns)]
+    )
 
 
 def _captioned(name: str, picture: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:

@@ -89,12 +89,22 @@ def test_other_files_are_refused(rows, tmp_path):
         shards.list_row_groups([str(tmp_path / "empty")])
 
 
-def test_clean_rows_are_degraded_the_same_way_every_time(photos):
-    clean = row("a", photos[0][:64, :64], input=None)
+@pytest.mark.parametrize("task", ["rain", "raindrop", "shadow", "blur"])
+def test_clean_rows_are_degraded_the_same_way_every_time(photos, task):
+    clean = row("a", photos[0][120:184, 200:264], input=None, task=task)
     (first, degraded), (again, _) = (shards.judged_example(clean, 0.05) for _ in range(2))
     assert (first.degraded == again.degraded).all()
     assert first.mask.any()
     assert (degraded != first.clean).any()
+
+
+def test_clean_rows_are_degraded_for_their_task(photos):
+    rows = [row("a", photos[0][120:184, 200:264], input=None, task=task) for task in ("shadow", "rain")]
+    (shadowed, darker), (rained, lighter) = (shards.judged_example(one, 0.05) for one in rows)
+    assert (darker <= shadowed.clean).all()
+    assert (lighter >= rained.clean)[rained.mask].all()
+    with pytest.raises(PictureError, match=r"memory/a: .*the task 'fog'"):
+        shards.judged_example(row("a", photos[0][120:184, 200:264], input=None, task="fog"), 0.05)
 
 
 def test_broken_rows_name_their_source(photos):

@@ -150,9 +150,9 @@ TINY = {
 @pytest.mark.cluster
 def test_workers_share_a_batch_that_does_not_divide(cluster, data, mlflow_store):
     config = TrainConfig((f"{data}/train",), f"{data}/runs", "two", workers=2, min_workers=1, **TINY)
-    location = train(replace(config, keep_localizers=(0,)))
+    location = train(replace(config, keep_localizers=(1,)))
     model, _ = weights.load(storage.read_bytes(location))
-    kept, _ = weights.load(storage.read_bytes(f"{data}/runs/two/epoch-0.safetensors"))
+    kept, _ = weights.load(storage.read_bytes(f"{data}/runs/two/localizer-1.safetensors"))
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), kept.parameters(), strict=True))
     assert "train_seconds_data" in mlflow_run(mlflow_store, "two").data.metrics
 

@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
 
-from spair_core.crops import Example, degrade, random_crop, random_flip
+from spair_core.crops import Example, Material, degrade, random_crop, random_flip
 from spair_core.masks import mask_from_pair
-from spair_core.rain import HEAVY, RainConfig, StreakLayers, add_rain
+from spair_core.motion import ShakeKernels
+from spair_core.rain import RainConfig, StreakLayers, add_rain
+from spair_core.shadows import ShadowMasks
 
 
 @pytest.fixture
@@ -56,28 +58,76 @@ def test_what_an_example_lacks_stays_away(example):
 
 def test_cropping_leaves_the_example_as_it_was(example):
     before = example.clean.copy()
-    crop = degrade(random_crop(example, 16, np.random.default_rng(0)), np.random.default_rng(1))
+    crop = degrade(random_crop(example, 16, np.random.default_rng(0)), np.random.default_rng(1), "rain")
     crop.degraded[:] = 0
     assert (example.clean == before).all()
 
 
-def test_degrading_fills_in_picture_and_mask(photos):
-    clean = photos[0][:64, :64]
-    config = RainConfig(dry=0, haze=0)
-    made = degrade(Example(None, clean), np.random.default_rng(0), config)
-    again = degrade(Example(None, clean), np.random.default_rng(0), config)
-    assert made.mask.any()
-    assert (made.mask == mask_from_pair(made.degraded, made.clean)).all()
-    assert (made.degraded == again.degraded).all()
+@pytest.mark.parametrize("task", ["rain", "raindrop", "shadow", "blur"])
+def test_degrading_fills_in_picture_and_mask(photos, task):
+    clean = photos[0][120:220, 200:300]
+    changes = 0
+    for seed in range(6):
+        made, again = (
+            degrade(Example(None, clean), np.random.default_rng(seed), task, dry=0) for _ in range(2)
+        )
+        assert (made.degraded == again.degraded).all()
+        assert (made.clean == clean).all()
+        changed = mask_from_pair(made.degraded, clean)
+        # A veil of rain, and nothing else, changes what is not marked.
+        assert (made.mask == changed).all() or (task == "rain" and (made.mask <= changed).all())
+        changes += made.mask.any()
+    assert changes > 4
 
 
-def test_real_layers_are_used_for_some(photos):
-    clean = photos[0][:64, :64]
-    rainy, _ = add_rain(clean, np.random.default_rng(0), RainConfig((HEAVY,), (1,), dry=0))
-    layers = StreakLayers([(rainy, clean)])
+@pytest.mark.parametrize("task", ["rain", "raindrop", "shadow", "blur"])
+def test_a_share_stays_as_it_is(photos, task):
+    clean = photos[0][:40, :40]
     rng = np.random.default_rng(0)
-    wet = [degrade(Example(None, clean), rng, RainConfig(dry=1), layers).mask.any() for _ in range(60)]
-    assert 10 < sum(wet) < 40  # the others were to be drawn, and were drawn dry
+    dry = [(degrade(Example(None, clean), rng, task, dry=0.5).degraded == clean).all() for _ in range(60)]
+    assert 15 < sum(dry) < 50
+
+
+def test_rain_is_drawn_as_add_rain_draws_it(photos):
+    clean = photos[0][:64, :64]
+    for seed in range(8):
+        rainy, mask = add_rain(clean, np.random.default_rng(seed), RainConfig(threshold=0.1))
+        made = degrade(Example(None, clean), np.random.default_rng(seed), "rain", threshold=0.1)
+        assert (made.degraded == rainy).all()
+        assert (made.mask == mask).all()
+
+
+def test_real_layers_are_laid_as_the_generator_says(photos):
+    clean = photos[0][:64, :64]
+    layers = StreakLayers([(add_rain(clean, np.random.default_rng(0), RainConfig(dry=0))[0], clean)])
+    laid = 0
+    for seed in range(20):
+        made = degrade(Example(None, clean), np.random.default_rng(seed), "rain", material=Material(layers))
+        rng = np.random.default_rng(seed)
+        chosen = rng.random() < 0.4
+        laid += chosen
+        again = layers.add(clean, rng, 0.05) if chosen else add_rain(clean, rng, RainConfig())
+        assert (made.degraded == again[0]).all()
+    assert 3 < laid < 15
+
+
+@pytest.mark.parametrize(
+    ("task", "material"),
+    [
+        ("shadow", Material(shadows=ShadowMasks([np.ones((9, 9), bool)]))),
+        ("blur", Material(shakes=ShakeKernels([np.eye(9)]))),
+    ],
+)
+def test_real_material_is_used_for_some(photos, task, material):
+    clean = photos[0][120:184, 200:264]
+    rng = np.random.default_rng(0)
+    made = [degrade(Example(None, clean), rng, task, dry=1, material=material) for _ in range(60)]
+    assert 10 < sum(one.mask.any() for one in made) < 40  # the others were to be drawn, and were drawn dry
+
+
+def test_an_unknown_task_is_refused(example):
+    with pytest.raises(ValueError, match=r"the task 'fog'.*--task rain, raindrop, shadow or blur"):
+        degrade(example, np.random.default_rng(0), "fog")
 
 
 def test_unequal_sizes_are_refused():

@@ -112,7 +112,7 @@ def test_the_golden_run(tiny_config):
     rng = np.random.default_rng(7)
     y, x = np.mgrid[:24, :24]
     scene = np.stack([128 + 90 * np.sin(x / k) * np.cos(y / (k + 2)) for k in (3, 5, 9)], 2).astype(np.uint8)
-    examples = [degrade(Example(None, scene), rng) for _ in range(6)]
+    examples = [degrade(Example(None, scene), rng, "rain") for _ in range(6)]
     model, losses = Spair(tiny_config), []
     for phase in ("localize", "joint"):
         learner = Learner(model, phase, LearningConfig(clip=1.0, ema=0.9))

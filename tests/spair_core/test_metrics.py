@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+from skimage.color import rgb2lab
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from spair_core import metrics
@@ -56,8 +57,62 @@ def test_error_reductions_of_the_paper():
     assert metrics.dissimilarity_reduction(0.9834, 0.9872) == pytest.approx(0.2289, abs=1e-4)
 
 
+def test_lab_against_scikit_image(photos):
+    every = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    dark = every // 64
+    for picture in (photos[0][:100], every, dark):
+        np.testing.assert_allclose(metrics.lab(picture), rgb2lab(picture), atol=1e-9)
+
+
+def grey(value):
+    return np.full((256, 256, 3), value, np.uint8)
+
+
+def test_errors_in_lab_are_those_of_all_pixels_of_a_region():
+    """Pictures of grey differ in lightness alone, so both errors follow by hand."""
+    lightness = {value: metrics.lab(grey(value))[0, 0, 0] for value in (100, 120, 160)}
+    small, large = lightness[120] - lightness[100], lightness[160] - lightness[100]
+    shadow = np.zeros((256, 256), bool)
+    shadow[:64] = True
+    partly = grey(120)
+    partly[:64] = 160  # a large error in the shadow, a small one beside it
+    sums = metrics.lab_sums(partly, grey(100), shadow)
+    errors = metrics.lab_errors(sums)
+    # The bicubic edge of the mask is not at work: nothing was resized. Grey is not quite without colour.
+    assert errors.mae == pytest.approx({"S": large, "NS": small, "all": (large + 3 * small) / 4}, abs=0.01)
+    assert errors.rmse["all"] == pytest.approx(math.sqrt((large**2 + 3 * small**2) / 4), abs=0.01)
+    # A second picture that is all shadow: the shadow's pixels count alike, not its pictures.
+    both = sums + metrics.lab_sums(grey(120), grey(100), np.ones((256, 256), bool))
+    pooled = metrics.lab_errors(both)
+    assert pooled.mae["S"] == pytest.approx((large + 4 * small) / 5, abs=0.01)
+    assert pooled.mae["NS"] == pytest.approx(small, abs=0.01)
+    nothing = metrics.lab_errors(metrics.lab_sums(grey(120), grey(100), np.zeros((256, 256), bool)))
+    assert math.isnan(nothing.mae["S"])
+    assert math.isnan(nothing.rmse["S"])
+    assert metrics.lab_errors(metrics.lab_sums(partly, partly, shadow)).rmse["all"] == 0
+
+
+def test_errors_in_lab_are_taken_at_256x256(photos, pair):
+    from PIL import Image
+
+    a, b = pair
+    small = [np.asarray(Image.fromarray(p).resize((256, 256), Image.Resampling.BICUBIC)) for p in (a, b)]
+    expected = np.abs(rgb2lab(small[0]) - rgb2lab(small[1])).sum(axis=2)
+    shadow = np.zeros(a.shape[:2], bool)
+    errors = metrics.lab_errors(metrics.lab_sums(a, b, shadow))
+    assert errors.mae["all"] == errors.mae["NS"] == pytest.approx(expected.mean())
+
+
 def test_unequal_and_tiny_pictures_are_refused():
     with pytest.raises(ValueError, match="differ in size"):
         metrics.psnr(np.zeros((4, 4)), np.zeros((4, 5)))
     with pytest.raises(ValueError, match="11x11"):
         metrics.ssim(np.zeros((10, 40)), np.zeros((10, 40)))
+    with pytest.raises(ValueError, match="without pixels"):
+        metrics.psnr(np.zeros((0, 4, 3)), np.zeros((0, 4, 3)))
+    with pytest.raises(ValueError, match="RGB"):
+        metrics.psnr_y(np.zeros((20, 20), np.uint8), np.zeros((20, 20), np.uint8))
+    with pytest.raises(ValueError, match="RGB"):
+        metrics.lab(np.zeros((20, 20, 3)))
+    with pytest.raises(ValueError, match="differ in size"):
+        metrics.lab_sums(grey(1), grey(2), np.zeros((4, 4), bool))

@@ -19,3 +19,16 @@ def test_panels_stand_side_by_side(photos):
 def test_sizes_must_agree(photos):
     with pytest.raises(ValueError, match="one size"):
         panels.before_after(photos[0], photos[1])
+
+
+def test_contact_sheets_stand_in_rows():
+    cells = [(str(value), np.full((30, 50, 3), value, np.uint8)) for value in (10, 20, 30, 40, 50)]
+    sheet = panels.contact_sheet(cells, columns=2)
+    height = 30 + panels.CAPTION
+    assert sheet.shape == (3 * height, 100, 3)
+    assert (sheet[height + panels.CAPTION : 2 * height, 50:] == 40).all()
+    assert (sheet[2 * height :, 50:] == 0).all()
+    with pytest.raises(ValueError, match="one size"):
+        panels.contact_sheet([*cells, ("other", np.zeros((5, 5, 3), np.uint8))], columns=2)
+    with pytest.raises(ValueError, match="one size"):
+        panels.contact_sheet([], columns=2)
