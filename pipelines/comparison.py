@@ -24,7 +24,7 @@ import ray
 import ray.data
 from numpy.typing import NDArray
 
-from pipelines import cluster, models, pairs, storage, tracking, video
+from pipelines import cluster, evaluation, models, pairs, storage, tracking, video
 from pipelines.contenders import Look, measured, picture_row
 from pipelines.manifest import CLIP, OTHER, PICTURE
 from pipelines.models import ModelError, ResolvedModel
@@ -186,7 +186,7 @@ def compare(config: CompareConfig) -> Comparison:
         comparison, panels = _summarised(config, contenders, rows, others)
         run.log_metrics(comparison.metrics())
         run.log_bytes("comparison.txt", str(comparison).encode())
-        run.log_bytes("comparison.json", json.dumps(asdict(comparison), indent=1).encode())
+        run.log_bytes("comparison.json", json.dumps(evaluation.plain(asdict(comparison)), indent=1).encode())
         for place, (key, png) in enumerate(panels):
             run.log_bytes(f"panels/{place:02d}-{key.replace('/', '_')}.png", png)
     return comparison

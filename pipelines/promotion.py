@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 from pipelines import comparison, evaluation, manifest, models, tracking
 from pipelines.comparison import Untouched
 from pipelines.evaluation import EvaluateConfig, SetResult
+from pipelines.layouts import LayoutName
 from pipelines.models import AliasMovedError, ModelError
 
+Metric = Literal["psnr_y", "psnr_rgb"]
 JUDGED_ON_Y = frozenset({"rain", "raindrop", "joint"})
 """Tasks that the field judges on Y; the others are judged on RGB."""
 
@@ -23,6 +26,8 @@ class PromoteConfig:
     """The version to promote: models:/NAME/VERSION, or models:/NAME for its newest."""
     data: tuple[str, ...] = ()
     """Shards or folders of pairs."""
+    layout: LayoutName = "folders"
+    """How the folders of `data` are laid out, where they are not shards."""
     rollback: str | None = None
     """Instead: models:/NAME, whose alias goes back to where it was before the last promotion."""
     alias: str = "champion"
@@ -54,7 +59,13 @@ class PromoteConfig:
 
     def evaluation(self) -> EvaluateConfig:
         """How both are judged."""
-        return EvaluateConfig(self.data, actors=self.actors, num_gpus=self.num_gpus, limit=self.limit)
+        return EvaluateConfig(
+            self.data,
+            layout=self.layout,
+            actors=self.actors,
+            num_gpus=self.num_gpus,
+            limit=self.limit,
+        )
 
 
 @dataclass(frozen=True)
@@ -65,7 +76,7 @@ class Decision:
     reason: str
 
 
-def metric_of(task: str) -> str:
+def metric_of(task: str) -> Metric:
     """The score that models of a task are judged by."""
     return "psnr_y" if task in JUDGED_ON_Y else "psnr_rgb"
 
@@ -76,9 +87,9 @@ def decide(
     *,
     margin: float,
     tolerance: float,
-    metric: str = "psnr_y",
+    metric: Metric = "psnr_y",
 ) -> Decision:
-    """Hold a candidate against the champion by `metric`, or (on Y) against the pictures as they came.
+    """Hold a candidate against the champion by `metric`, or against the pictures as they came.
 
     Both must have been judged on the same pictures; raises ValueError where they were not.
     """
@@ -86,7 +97,7 @@ def decide(
     if champion is not None:
         other = {r.name: (r.count, getattr(r, metric)) for r in champion}
     else:
-        metric, other = "psnr_y", {r.name: (r.count, r.input_psnr_y) for r in candidate}
+        other = {r.name: (r.count, getattr(r, f"input_{metric}")) for r in candidate}
     gains = {}
     for result in candidate:
         count, bar = other.get(result.name, (0, 0.0))
@@ -181,7 +192,7 @@ def _judged(
         f"{role} {uri}\n{evaluation.table(r)}" for role, uri, r in zip(roles, uris, results, strict=False)
     ]
     facts: dict[str, object] = {
-        role: [asdict(result) for result in r] for role, r in zip(roles, results, strict=False)
+        role: [result.to_dict() for result in r] for role, r in zip(roles, results, strict=False)
     }
     if not config.clean:
         parts.append("clean pictures: none were named (--clean), so none were looked at")

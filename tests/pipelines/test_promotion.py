@@ -15,7 +15,9 @@ from spair_core import weights
 
 def result(name, psnr, count=5, before=25.0, rgb=None):
     rgb = psnr if rgb is None else rgb
-    return SetResult(name, count, psnr, 0.9, rgb, 0.9, before, WorstGain("a", 0), 1, 1, 0.1, 1)
+    return SetResult(
+        name, count, psnr, 0.9, rgb, 0.9, before, WorstGain("a", 0), 1, 1, 0.1, 1, input_psnr_rgb=before - 2
+    )
 
 
 def decided(candidate, champion, **options):
@@ -46,6 +48,8 @@ def test_each_task_is_judged_by_its_own_metric():
     candidate, champion = [result("a", 31, rgb=28)], [result("a", 30, rgb=29)]
     assert decided(candidate, champion, metric="psnr_y").promote
     assert not decided(candidate, champion, metric="psnr_rgb").promote
+    assert not decided([result("a", 24, rgb=24)], None, metric="psnr_y").promote
+    assert decided([result("a", 24, rgb=24)], None, metric="psnr_rgb").promote
 
 
 def left(psnr):
