@@ -28,13 +28,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import ray.train
 import torch
 import tyro
 from numpy.typing import NDArray
 from ray.train import ScalingConfig
 from ray.train.torch import TorchTrainer
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from pipelines import cluster, storage
 from pipelines.crop_stream import CropConfig, crop_example, epoch_batches, to_batch
@@ -105,12 +104,19 @@ def mosaic_loader(config: BenchmarkConfig) -> Iterator[Batch]:
             parts = storage.read_bytes(pair.input or ""), storage.read_bytes(pair.target)
             writer.write({"input": parts[0], "target": parts[1]})
 
-    class Crops(streaming.StreamingDataset):
-        def __getitem__(self, number: int) -> Arrays:
-            pair = super().__getitem__(number)
-            return _cropped(pair["input"], pair["target"], config.crops)
+    source = streaming.StreamingDataset(local=folder, shuffle=True, batch_size=config.batch_size)
+    return _loaded(_Streamed(source, config.crops), config, shuffle=None)
 
-    return _loaded(Crops(local=folder, shuffle=True, batch_size=config.batch_size), config, shuffle=None)
+
+class _Streamed(IterableDataset):
+    """Crops of a StreamingDataset's rows."""
+
+    def __init__(self, source: Any, crops: CropConfig) -> None:
+        self.source, self.crops = source, crops
+
+    def __iter__(self) -> Iterator[Arrays]:
+        for pair in self.source:
+            yield _cropped(pair["input"], pair["target"], self.crops)
 
 
 def _cropped(degraded: bytes, clean: bytes, crops: CropConfig) -> Arrays:
@@ -172,14 +178,13 @@ def step_seconds_in_ray(batches: list[Batch]) -> float:
     """The same inside a Ray Train worker."""
     cluster.connect()
     trainer = TorchTrainer(
-        _report_steps, train_loop_config={"batches": batches}, scaling_config=ScalingConfig(num_workers=1)
+        _work, train_loop_config={"batches": batches}, scaling_config=ScalingConfig(num_workers=1)
     )
-    result = trainer.fit()
-    return float((result.metrics or {})["seconds"])
+    return float(trainer.fit().return_value)
 
 
-def _report_steps(job: dict[str, Any]) -> None:
-    ray.train.report({"seconds": step_seconds(job["batches"])})
+def _work(job: dict[str, Any]) -> float:
+    return step_seconds(job["batches"])
 
 
 def _apart(name: str, task: Callable[..., float], *arguments: object) -> float | None:
@@ -245,4 +250,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    # Workers import this module by its name, under which `main` must run as well.
+    importlib.import_module("pipelines.benchmark").main()
