@@ -14,7 +14,7 @@ from pipelines.layouts import LayoutName
 from pipelines.models import AliasMovedError, ModelError
 
 Metric = Literal["psnr_y", "psnr_rgb"]
-JUDGED_ON_Y = frozenset({"rain", "raindrop", "joint"})
+JUDGED_ON_Y = frozenset({"rain", "raindrop", "rain+raindrop"})
 """Tasks that the field judges on Y; the others are judged on RGB."""
 
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device, prepare_model
 
-from pipelines import cluster, models, storage, tracking
+from pipelines import cluster, models, shards, storage, tracking
 from pipelines.crop_stream import CropConfig, epoch_batches
 from pipelines.models import ResolvedModel
 from pipelines.shards import RowGroup, judged_example, list_row_groups, read_row_group
@@ -207,8 +207,9 @@ def _publish(
     location = storage.join(config.storage, config.name, "model.safetensors")
     storage.write_bytes(location, data)
     name = config.register_as or f"spair-{config.task}"
-    tags = {f"metric.{k}": f"{v:.4f}" for k, v in measured.items()} | {"weights": location}
-    version = tracking.register_model(name, data, card, run=run, tags=tags)
+    digests = {uri: shards.digest(uri, "train") for uri in config.data}
+    origin = tracking.Origin(config, digests, measured, step=max(config.epochs - 1, 0))
+    version = tracking.register_model(name, data, card, run=run, origin=origin, tags={"weights": location})
     print(f"model: {location}\nregistered: models:/{name}/{version}", flush=True)
     return location
 

@@ -107,6 +107,9 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(cluster, data, mlflow_sto
 
     resolved = models.resolve("models:/spair-rain/1")
     assert resolved.data == whole
+    version = client.get_model_version("spair-rain", "1")
+    assert version.tags["data"] == f"{data}/train {shards.digest(f'{data}/train', 'train')}"
+    assert float(version.tags["metric.val_psnr_y"]) == pytest.approx(run.data.metrics["val_psnr_y"], abs=1e-4)
     # Without a step worth speaking of, a run that starts from a model ends at that model.
     still = replace(config.learning, learning_rate=1e-9, ema=0.0)
     tuned = train(
