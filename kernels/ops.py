@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -136,23 +137,6 @@ def _sc_block(
     out_bias: Tensor,
 ) -> tuple[Tensor, Tensor]:
     if neighbours.shape[0] == rows.shape[0]:
-        return cpu.sc_block(rows, neighbours, spans, weights, biases, out_weight, out_bias)
-    return cpu.dense_sc_block(rows, active, _triple(shape), weights, biases, out_weight, out_bias)
-
-
-@_sc_block.register_kernel("cuda")
-def _(
-    rows: Tensor,
-    active: Tensor,
-    neighbours: Tensor,
-    spans: Tensor,
-    shape: Sequence[int],
-    weights: Sequence[Tensor],
-    biases: Sequence[Tensor],
-    out_weight: Tensor,
-    out_bias: Tensor,
-) -> tuple[Tensor, Tensor]:
-    if neighbours.shape[0] == rows.shape[0]:
         if _sc_is_served(rows, weights):
             return cuda.sc_block(rows, neighbours, weights, biases, out_weight, out_bias)
         return cpu.sc_block(rows, neighbours, spans, weights, biases, out_weight, out_bias)
@@ -161,7 +145,16 @@ def _(
 
 def _sc_is_served(rows: Tensor, weights: Sequence[Tensor]) -> bool:
     growth, channels = weights[0].shape[:2]
-    return cuda.serves("SC", rows, {channels: channels, growth: cuda.MAX_GROWTH})
+    return rows.is_cuda and cuda.serves("SC", rows, {channels: channels, growth: cuda.MAX_GROWTH})
+
+
+def _snl_form(queries: Tensor) -> ModuleType:
+    served = queries.is_cuda and cuda.serves("SNL", queries, {queries.shape[1]: cuda.MAX_CHANNELS})
+    return cuda if served else cpu
+
+
+def _sfm_form(features: Tensor) -> ModuleType:
+    return cuda if features.is_cuda and cuda.serves("SFM", features, {}) else cpu
 
 
 @_sc_block.register_fake
@@ -182,22 +175,6 @@ def _(
 
 @torch.library.custom_op("spair::sc_block_backward", mutates_args=())
 def _sc_block_backward(
-    grad: Tensor,
-    buffer: Tensor,
-    active: Tensor,
-    neighbours: Tensor,
-    spans: Tensor,
-    shape: Sequence[int],
-    weights: Sequence[Tensor],
-    out_weight: Tensor,
-) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor, Tensor]:
-    if neighbours.shape[0] == grad.shape[0]:
-        return cpu.sc_block_backward(grad, buffer, neighbours, spans, weights, out_weight)
-    return cpu.dense_sc_block_backward(grad, buffer, active, _triple(shape), weights, out_weight)
-
-
-@_sc_block_backward.register_kernel("cuda")
-def _(
     grad: Tensor,
     buffer: Tensor,
     active: Tensor,
@@ -254,13 +231,8 @@ _sc_block.register_autograd(_sc_backward, setup_context=_sc_setup)
 
 @torch.library.custom_op("spair::snl_step", mutates_args=())
 def _snl_step(queries: Tensor, keys: Tensor, blend: Tensor, lines: Sequence[Tensor], scale: float) -> Tensor:
-    return cpu.snl_step(queries, keys, blend, LineTables(*lines), scale)
-
-
-@_snl_step.register_kernel("cuda")
-def _(queries: Tensor, keys: Tensor, blend: Tensor, lines: Sequence[Tensor], scale: float) -> Tensor:
-    served = cuda.serves("SNL", queries, {queries.shape[1]: cuda.MAX_CHANNELS})
-    return (cuda if served else cpu).snl_step(queries, keys, blend, LineTables(*lines), scale)
+    out: Tensor = _snl_form(queries).snl_step(queries, keys, blend, LineTables(*lines), scale)
+    return out
 
 
 @_snl_step.register_fake
@@ -272,15 +244,9 @@ def _(queries: Tensor, keys: Tensor, blend: Tensor, lines: Sequence[Tensor], sca
 def _snl_step_backward(
     grad: Tensor, queries: Tensor, keys: Tensor, blend: Tensor, lines: Sequence[Tensor], scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return cpu.snl_step_backward(grad, queries, keys, blend, LineTables(*lines), scale)
-
-
-@_snl_step_backward.register_kernel("cuda")
-def _(
-    grad: Tensor, queries: Tensor, keys: Tensor, blend: Tensor, lines: Sequence[Tensor], scale: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    served = cuda.serves("SNL", queries, {queries.shape[1]: cuda.MAX_CHANNELS})
-    return (cuda if served else cpu).snl_step_backward(grad, queries, keys, blend, LineTables(*lines), scale)
+    form, tables = _snl_form(queries), LineTables(*lines)
+    grads: tuple[Tensor, Tensor, Tensor] = form.snl_step_backward(grad, queries, keys, blend, tables, scale)
+    return grads
 
 
 @_snl_step_backward.register_fake
@@ -307,15 +273,7 @@ _snl_step.register_autograd(_snl_backward, setup_context=_snl_setup)
 
 @torch.library.custom_op("spair::sfm", mutates_args=())
 def _sfm(features: Tensor, mask: Tensor, eps: float, max_ratio: float, fade: float) -> tuple[Tensor, Tensor]:
-    out, statistics = cpu.sfm(features, mask, eps, max_ratio, fade)
-    return out.contiguous(memory_format=torch.channels_last), statistics
-
-
-@_sfm.register_kernel("cuda")
-def _(features: Tensor, mask: Tensor, eps: float, max_ratio: float, fade: float) -> tuple[Tensor, Tensor]:
-    if cuda.serves("SFM", features, {}):
-        return cuda.sfm(features, mask, eps, max_ratio, fade)
-    out, statistics = cpu.sfm(features, mask, eps, max_ratio, fade)
+    out, statistics = _sfm_form(features).sfm(features, mask, eps, max_ratio, fade)
     return out.contiguous(memory_format=torch.channels_last), statistics
 
 
@@ -328,15 +286,7 @@ def _(features: Tensor, mask: Tensor, eps: float, max_ratio: float, fade: float)
 
 @torch.library.custom_op("spair::sfm_backward", mutates_args=())
 def _sfm_backward(grad: Tensor, features: Tensor, mask: Tensor, statistics: Tensor, fade: float) -> Tensor:
-    out = cpu.sfm_backward(grad, features, mask, statistics, fade)
-    return out.contiguous(memory_format=torch.channels_last)
-
-
-@_sfm_backward.register_kernel("cuda")
-def _(grad: Tensor, features: Tensor, mask: Tensor, statistics: Tensor, fade: float) -> Tensor:
-    if cuda.serves("SFM", features, {}):
-        return cuda.sfm_backward(grad, features, mask, statistics, fade)
-    out = cpu.sfm_backward(grad, features, mask, statistics, fade)
+    out: Tensor = _sfm_form(features).sfm_backward(grad, features, mask, statistics, fade)
     return out.contiguous(memory_format=torch.channels_last)
 
 
