@@ -10,6 +10,7 @@ These are plain torch and so also run, less fast, on other devices.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -158,13 +159,15 @@ def snl_step(queries: Tensor, keys: Tensor, blend: Tensor, lines: LineTables, sc
         wide = snl_step(queries.float(), keys.float(), blend.float(), lines, scale)
         return wide.to(queries.dtype)
     queries_at = _padded(queries * scale).index_select(0, lines.query_at)
-    weights = _slot_weights(blend, lines)
+    exist = _exist(lines, queries.dtype)
+    weights = _slot_weights(blend, lines, exist)
     slots = _slots(lines.query_at, queries)
+    scratch = _Scratch(lines, queries)
     for chunk in _chunks(lines):
-        q, k = chunk.queries(queries_at), chunk.keys_from(keys, lines)
-        low, high = _attention(q, k, chunk, lines)
-        low_weight, high_weight = chunk.queries(weights).split(1, dim=2)
-        torch.bmm(low.mul_(low_weight).addcmul_(high, high_weight), k, out=chunk.queries(slots))
+        q, k = chunk.queries(queries_at), scratch.keys(chunk, keys, lines)
+        low, high, scales = _attention(q, k, chunk, lines, exist, scratch)
+        low_factor, high_factor = (chunk.queries(weights) * scales).split(1, dim=2)
+        torch.bmm(low.mul_(low_factor).addcmul_(high, high_factor), k, out=chunk.queries(slots))
     return F.embedding_bag(lines.query_slots, slots, mode="sum")
 
 
@@ -177,24 +180,29 @@ def snl_step_backward(
         return grads[0].to(queries.dtype), grads[1].to(keys.dtype), grads[2].to(blend.dtype)
     queries_at = _padded(queries * scale).index_select(0, lines.query_at)
     grad_at = _padded(grad).index_select(0, lines.query_at)
-    weights = _slot_weights(blend, lines)
+    exist = _exist(lines, queries.dtype)
+    weights = _slot_weights(blend, lines, exist)
     query_slots, key_slots = _slots(lines.query_at, queries), _slots(lines.key_at, queries)
     share_slots = _slots(lines.query_at, weights)
+    scratch = _Scratch(lines, queries)
     for chunk in _chunks(lines):
-        q, g, k = chunk.queries(queries_at), chunk.queries(grad_at), chunk.keys_from(keys, lines)
-        low, high = _attention(q, k, chunk, lines)
-        low_weight, high_weight = chunk.queries(weights).split(1, dim=2)
-        grad_mixed = torch.bmm(g, k.transpose(1, 2))
-        shares = torch.stack([(low * grad_mixed).sum(2), (high * grad_mixed).sum(2)], 2)
-        low_share, high_share = shares.split(1, dim=2)
-        chunk.queries(share_slots).copy_(shares)
-        mixed = (low * low_weight).addcmul_(high, high_weight)
-        held = low.mul_(low_weight * low_share).addcmul_(high, high_weight * high_share)
+        q, g, k = chunk.queries(queries_at), chunk.queries(grad_at), scratch.keys(chunk, keys, lines)
+        low, high, scales = _attention(q, k, chunk, lines, exist, scratch)
+        grad_mixed = torch.bmm(g, k.transpose(1, 2), out=scratch.scores(chunk, 3))
+        mixed, shares = scratch.scores(chunk, 2), chunk.queries(share_slots)
+        for number, side in enumerate((low, high)):
+            torch.sum(torch.mul(side, grad_mixed, out=mixed), 2, out=shares[..., number])
+        shares.mul_(scales)
+        factors = chunk.queries(weights) * scales
+        low_factor, high_factor = factors.split(1, dim=2)
+        low_held, high_held = factors.mul(shares).split(1, dim=2)
+        torch.mul(low, low_factor, out=mixed).addcmul_(high, high_factor)
+        held = low.mul_(low_held).addcmul_(high, high_held)
         grad_scores = grad_mixed.mul_(mixed).sub_(held)
         torch.bmm(grad_scores, k, out=chunk.queries(query_slots))
         grad_keys = torch.bmm(mixed.transpose(1, 2), g, out=chunk.keys(key_slots))
         grad_keys.baddbmm_(grad_scores.transpose(1, 2), q)
-    share_slots[:-1] *= _exist(lines)
+    share_slots[:-1] *= exist
     return (
         F.embedding_bag(lines.query_slots, query_slots, mode="sum").mul_(scale),
         F.embedding_bag(lines.key_slots, key_slots, mode="sum"),
@@ -221,10 +229,28 @@ class _Chunk(NamedTuple):
         count = self.lines * self.key_width
         return slots[self.first_key : self.first_key + count].view(self.lines, self.key_width, -1)
 
-    def keys_from(self, keys: Tensor, lines: LineTables) -> Tensor:
-        """The keys [m, C] in this chunk's slots [l, K, C]."""
-        at = self.keys(lines.key_at)
-        return keys.index_select(0, at.view(-1)).view(self.lines, self.key_width, -1)
+
+class _Scratch:
+    """Memory that one chunk after another is worked in: it stays in a CPU's cache, fresh memory does not."""
+
+    def __init__(self, lines: LineTables, like: Tensor) -> None:
+        count, query_width, key_width = lines.chunks[:, 1:].unbind(1)
+        scores, keys = (
+            (widths * count).max() if len(count) else 0 for widths in (query_width * key_width, key_width)
+        )
+        self._scores = like.new_empty(4, int(scores))
+        self._keys = like.new_empty(int(keys), like.shape[1])
+
+    def scores(self, chunk: _Chunk, number: int) -> Tensor:
+        """The first to fourth [l, Q, K]."""
+        shape = chunk.lines, chunk.query_width, chunk.key_width
+        return self._scores[number, : math.prod(shape)].view(shape)
+
+    def keys(self, chunk: _Chunk, keys: Tensor, lines: LineTables) -> Tensor:
+        """The keys [m, C] in a chunk's slots [l, K, C]."""
+        at = chunk.keys(lines.key_at).view(-1)
+        found = torch.index_select(keys, 0, at, out=self._keys[: at.numel()])
+        return found.view(chunk.lines, chunk.key_width, -1)
 
 
 def _chunks(lines: LineTables) -> Iterator[_Chunk]:
@@ -241,20 +267,23 @@ def _slots(table: Tensor, like: Tensor) -> Tensor:
     return slots
 
 
-def _exist(lines: LineTables) -> Tensor:
-    """Whether there are keys before and after each query slot [s, 2]."""
-    return torch.stack([lines.before > 0, lines.after > 0], 1)
+def _exist(lines: LineTables, dtype: torch.dtype) -> Tensor:
+    """Whether there are keys before and after each query slot [s, 2]: 1 or 0."""
+    return torch.stack([lines.before, lines.after], 1).clamp_(max=1).to(dtype)
 
 
-def _slot_weights(blend: Tensor, lines: LineTables) -> Tensor:
+def _slot_weights(blend: Tensor, lines: LineTables, exist: Tensor) -> Tensor:
     """The blend weights of both directions in each query slot [s, 2], zero for one without keys."""
     axis = lines.chunks[:, 0].repeat_interleave(lines.chunks[:, 1] * lines.chunks[:, 2])
     pairs = 2 * lines.query_at + axis.to(blend.device)
-    return _padded(blend).view(-1, 2).index_select(0, pairs) * _exist(lines)
+    return _padded(blend).view(-1, 2).index_select(0, pairs) * exist
 
 
-def _attention(q: Tensor, k: Tensor, chunk: _Chunk, lines: LineTables) -> tuple[Tensor, Tensor]:
-    """Softmax over the keys before and over those after each query, [l, Q, K] both.
+def _attention(
+    q: Tensor, k: Tensor, chunk: _Chunk, lines: LineTables, exist: Tensor, scratch: _Scratch
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Softmax over the keys before and over those after each query, in `scratch`: [l, Q, K] both, to be
+    multiplied by the factors [l, Q, 2].
 
     One softmax over the whole line, parted and divided by the parts' sums: half the exponentials. Where
     a part has next to nothing of the whole, too few bits of it are left, and it gets a softmax of its own.
@@ -264,19 +293,19 @@ def _attention(q: Tensor, k: Tensor, chunk: _Chunk, lines: LineTables) -> tuple[
     # Twice a key's place, in between the even numbers: keys are whole, so no comparison is a draw.
     place = torch.arange(1, 2 * k.shape[1], 2, device=k.device, dtype=k.dtype)
     beyond = (2 * (before + after)[:, :1] - place).mul_(FAR).clamp_(max=0)
-    scores = torch.baddbmm(beyond, q, k.transpose(1, 2))
-    high = torch.softmax(scores, dim=2)
-    low = (2 * before - place).clamp_(0, 1).mul_(high)
+    low, high, scores = (scratch.scores(chunk, number) for number in range(3))
+    torch.baddbmm(beyond, q, k.transpose(1, 2), out=scores)
+    torch.softmax(scores, dim=2, out=high)
+    torch.sub(2 * before, place, out=low).clamp_(0, 1).mul_(high)
     high.sub_(low)
-    sums = low.sum(2, keepdim=True), high.sum(2, keepdim=True)
-    if any(
-        bool(((total < LEAST) & (keys > 0)).any()) for total, keys in zip(sums, (before, after), strict=True)
-    ):
+    sums = torch.stack([low.sum(2), high.sum(2)], 2)
+    sums.add_(1 - chunk.queries(exist))  # a part without keys is to be multiplied by anything finite
+    if float(sums.min()) < LEAST:
         ahead = (2 * before - place).mul_(FAR)
-        low = torch.softmax(scores + ahead.clamp(max=0), dim=2)
-        high = torch.softmax(scores.sub_(ahead.clamp_(min=0)), dim=2)
-        return low, high
-    return low.div_(sums[0].clamp_(min=LEAST)), high.div_(sums[1].clamp_(min=LEAST))
+        torch.softmax(scores + ahead.clamp(max=0), dim=2, out=low)
+        torch.softmax(scores.sub_(ahead.clamp_(min=0)), dim=2, out=high)
+        sums.fill_(1)
+    return low, high, sums.reciprocal_()
 
 
 def sfm(features: Tensor, mask: Tensor, eps: float, max_ratio: float, fade: float) -> tuple[Tensor, Tensor]:
