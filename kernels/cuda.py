@@ -48,7 +48,7 @@ def unavailable() -> str | None:
     try:
         import cupy
     except ImportError:
-        return "CuPy is not installed (pip install 'spair[gpu]')"
+        return "CuPy is not installed (pip install cupy-cuda13x)"
     if not torch.cuda.is_available():
         return "torch sees no NVIDIA GPU"
     if cupy.cuda.runtime.runtimeGetVersion() < 12000:

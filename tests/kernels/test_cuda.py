@@ -330,7 +330,7 @@ def test_without_cupy_the_torch_form_is_taken_and_the_log_says_why(monkeypatch, 
         assert not cuda.serves("SC", torch.zeros(4, 8), {8: 64})
     cuda.unavailable.cache_clear()
     assert said() == [
-        "SC: CuPy is not installed (pip install 'spair[gpu]'); using torch's form, which is slower"
+        "SC: CuPy is not installed (pip install cupy-cuda13x); using torch's form, which is slower"
     ]
 
 
