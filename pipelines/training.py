@@ -7,6 +7,7 @@ and goes on as if it had not been broken.
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -320,7 +321,9 @@ class _Worker:
         self.run.log_metrics(logged, step=epoch)
         if epoch + 1 in self.config.keep_localizers:
             self._keep(epoch + 1, learner.best)
-        print(" ".join(f"{k} {v:.5g}" for k, v in logged.items()), flush=True)
+        # Not by print, which Ray Train's workers show twice.
+        sys.stdout.write(" ".join(f"{k} {v:.5g}" for k, v in logged.items()) + "\n")
+        sys.stdout.flush()
         with tempfile.TemporaryDirectory() as folder:
             state = {"epoch": epoch, "learner": learner.state_dict(), "best": learner.best.state_dict()}
             torch.save(state, Path(folder) / CHECKPOINT)
