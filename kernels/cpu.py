@@ -1,8 +1,8 @@
 """The fast forms for CPUs, forward and backward, on rows ([cells, channels]).
 
-SC multiplies first and gathers afterwards: Y = X W once for all nine taps, then each cell sums nine
-rows of Y. The neighbour table is symmetric (neighbours[p, k] = q iff neighbours[q, 8-k] = p), so its
-backward pass is a gather and two products as well: no scatter, and the same bits every time.
+SC multiplies first and gathers afterwards: Y = X W once for the three taps of a column, then each cell
+sums three rows of Y. The neighbour table is symmetric (neighbours[p, k] = q iff neighbours[q, 8-k] = p),
+so its backward pass is a gather and two products as well: no scatter, and the same bits every time.
 SNL compacts every row and column to its degraded queries and clean keys; left and right share one
 matrix of scores, and the blend weights are folded into it, so an axis costs two products.
 These are plain torch and so also run, less fast, on other devices.
@@ -44,17 +44,18 @@ def sc_block(
     buffer = rows.new_empty(n, out_weight.shape[1])
     buffer[:, :channels] = rows
     ranges = _column_ranges(spans, n)
-    taps = _tap_rows(neighbours, ranges)
-    products = rows.new_zeros(3 * sum(stop - start for start, stop in ranges) + 1, weights[0].shape[0])
+    taps = [_column_taps(neighbours, column, start) for column, (start, _) in enumerate(ranges)]
+    products = rows.new_zeros(1 + 3 * n, weights[0].shape[0])  # the first row stays zero
     for weight, bias in zip(weights, biases, strict=True):
         growth, width = weight.shape[:2]
-        at = 0
-        for matrix, (start, stop) in zip(_by_column(weight), ranges, strict=True):
-            end = at + 3 * (stop - start)
-            torch.mm(buffer[start:stop, :width], matrix, out=products[at:end].view(-1, 3 * growth))
-            at = end
-        summed = F.embedding_bag(taps, products, mode="sum")
-        torch.add(summed, bias, out=buffer[:, width : width + growth]).relu_()
+        outputs = buffer[:, width : width + growth]
+        outputs[:] = bias
+        # Column by column: a third of the products is more likely to stay in a cache.
+        for matrix, at, (start, stop) in zip(_by_column(weight), taps, ranges, strict=True):
+            made = products[1 : 1 + 3 * (stop - start)].view(-1, 3 * growth)
+            torch.mm(buffer[start:stop, :width], matrix, out=made)
+            outputs += F.embedding_bag(at, products, mode="sum")
+        outputs.relu_()
     return torch.addmm(out_bias, buffer, out_weight.t()), buffer
 
 
@@ -400,14 +401,11 @@ def _column_ranges(spans: Tensor, n: int) -> list[tuple[int, int]]:
     return [(0, left_stop), (0, n), (right_start, right_stop)]
 
 
-def _tap_rows(neighbours: Tensor, ranges: Sequence[tuple[int, int]]) -> Tensor:
-    """[n, 9]: where the product of each tap with its neighbour stands, the last row where there is none."""
-    starts, at = [], 0
-    for start, stop in ranges:
-        starts.append(at - 3 * start)
-        at += 3 * (stop - start)
-    first = torch.tensor([starts[column] + row for row in range(3) for column in range(3)])
-    return torch.where(neighbours < neighbours.shape[0], 3 * neighbours + first.to(neighbours), at)
+def _column_taps(neighbours: Tensor, column: int, start: int) -> Tensor:
+    """[n, 3]: where the product of a column's taps with their neighbours stands, 0 where there is none."""
+    found = neighbours[:, column::3]
+    place = torch.arange(1, 4, dtype=found.dtype, device=found.device) - 3 * start
+    return torch.where(found < neighbours.shape[0], 3 * found + place, 0).contiguous()
 
 
 def _by_column(weight: Tensor) -> Tensor:
