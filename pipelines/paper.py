@@ -227,9 +227,14 @@ class Judged:
         return f"{self.model.spec} ({card.task}; trained on {card.provenance.get('data', 'unnamed data')})"
 
 
-def tasks_of(model: ResolvedModel) -> frozenset[str]:
+def split_task(task: str) -> frozenset[str]:
     """What a model takes away; the task of a joint model is written rain+raindrop."""
-    return frozenset(model.card.task.split("+"))
+    return frozenset(task.split("+"))
+
+
+def tasks_of(model: ResolvedModel) -> frozenset[str]:
+    """What a model takes away, by its card."""
+    return split_task(model.card.task)
 
 
 def judge_models(config: EvaluateConfig) -> list[Judged]:

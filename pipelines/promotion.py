@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from pipelines import comparison, evaluation, manifest, models, tracking
+from pipelines import comparison, evaluation, manifest, models, paper, tracking
 from pipelines.comparison import Untouched
 from pipelines.evaluation import EvaluateConfig, SetResult
 from pipelines.layouts import LayoutName
 from pipelines.models import AliasMovedError, ModelError
 
 Metric = Literal["psnr_y", "psnr_rgb"]
-JUDGED_ON_Y = frozenset({"rain", "raindrop", "rain+raindrop"})
+JUDGED_ON_Y = frozenset({"rain", "raindrop"})
 """Tasks that the field judges on Y; the others are judged on RGB."""
 
 
@@ -77,8 +77,8 @@ class Decision:
 
 
 def metric_of(task: str) -> Metric:
-    """The score that models of a task are judged by."""
-    return "psnr_y" if task in JUDGED_ON_Y else "psnr_rgb"
+    """The score that models of a task are judged by; that of a joint model is written rain+raindrop."""
+    return "psnr_y" if paper.split_task(task) <= JUDGED_ON_Y else "psnr_rgb"
 
 
 def decide(

@@ -4,13 +4,13 @@ import pytest
 from cuda.bindings import nvrtc
 
 from kernels import cuda
+from tests.kernels import emulator
 from tests.kernels.emulator import TYPES
 
 ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90")
 GROWTHS = (16, 24, 32, 48, 64)  # of the presets
 CHANNELS = (48, 72, 96, 256)  # a preset's, one that fills no tile of 16, the most
-KERNELS = {
-    "index": ["count_cells", "compact_cells", "number_cells", "neighbour_table"],
+KERNELS = emulator.KERNELS | {
     "sc": [f"sc_product<{kind}, {growth // 8}, true>" for kind in TYPES for growth in GROWTHS]
     + [f"sc_product<{kind}, 8, false>" for kind in TYPES]
     + [f"sc_weight_grad<{kind}, {growth // 8}>" for kind in TYPES for growth in GROWTHS],
@@ -19,12 +19,6 @@ KERNELS = {
         for kind in TYPES
         for channels in CHANNELS
         for kernel in ("forward", "query_grad", "key_grad")
-    ],
-    "sfm": ["sfm_statistics", "sfm_grad_coefficients"]
-    + [
-        f"sfm_{kernel}<{kind}>"
-        for kind in TYPES
-        for kernel in ("moments", "apply", "grad_sums", "grad_apply")
     ],
 }
 

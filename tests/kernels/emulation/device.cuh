@@ -105,6 +105,15 @@ inline void body() {
   leave();
 }
 
+inline void prepare(Fibre& fibre) {
+  fibre.started = true;
+  getcontext(&fibre.context);
+  fibre.context.uc_stack.ss_sp = fibre.stack.data();
+  fibre.context.uc_stack.ss_size = STACK;
+  fibre.context.uc_link = nullptr;
+  makecontext(&fibre.context, body, 0);
+}
+
 inline void take_up(Fibre& fibre) {
   running = &fibre;
   threadIdx.x = fibre.number % blockDim.x;
@@ -112,26 +121,14 @@ inline void take_up(Fibre& fibre) {
   threadIdx.z = fibre.number / (blockDim.x * blockDim.y);
 #if defined(__SANITIZE_ADDRESS__)
   void* fake = nullptr;
-  if (!fibre.started) {
-    fibre.started = true;
-    getcontext(&fibre.context);
-    fibre.context.uc_stack.ss_sp = fibre.stack.data();
-    fibre.context.uc_stack.ss_size = STACK;
-    fibre.context.uc_link = nullptr;
-    makecontext(&fibre.context, body, 0);
-  }
+  if (!fibre.started) prepare(fibre);
   __sanitizer_start_switch_fiber(&fake, fibre.stack.data(), STACK);
   swapcontext(&scheduler_context, &fibre.context);
   __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
 #else
   if (_setjmp(scheduler)) return;
   if (fibre.started) _longjmp(fibre.resume, 1);
-  fibre.started = true;
-  getcontext(&fibre.context);
-  fibre.context.uc_stack.ss_sp = fibre.stack.data();
-  fibre.context.uc_stack.ss_size = STACK;
-  fibre.context.uc_link = nullptr;
-  makecontext(&fibre.context, body, 0);
+  prepare(fibre);
   setcontext(&fibre.context);
 #endif
 }
