@@ -141,7 +141,7 @@ def scenes(device: str, *, quick: bool = False) -> Iterator[Scene]:
     light = [(256, 256), (512, 512)] if cpu else [(256, 256), (720, 1280)]
     full = light[:1] if cpu else light
     dtypes = ["float32"] if cpu else ["bfloat16", "float16", "float32"]
-    masks = [("streak", density) for density in (0.02, 0.05, 0.1, 0.2, 0.5, 0.8)]
+    masks = [("streak", density) for density in (0.02, 0.05, 0.1, 0.2, 0.5, 0.8, 0.9)]
     masks += [("blob", 0.1), ("random", 0.1)]
     densities = [0.0, 0.05, 0.1, 0.5]
     if quick:
@@ -375,7 +375,7 @@ def _index(ground: Ground) -> Contest:
     model = _built("light", ground)
     pictures = torch.rand_like(ground.x[:, :3])
     made = model.indices(ground.mask)
-    tables = [t for i in made for t in (i.mask, i.active, i.clean, i.neighbours, i.spans, *(i.lines or ()))]
+    tables = [t for i in made for t in (i.mask, i.active, i.clean, i.neighbours, i.bands, *(i.lines or ()))]
     return Contest(
         Form(lambda: model.indices(ground.mask)[0].active),
         {"the forward pass it serves, of network_light": Form(lambda: model(pictures, ground.mask).restored)},

@@ -14,8 +14,11 @@ from torch import Tensor
 
 from kernels import cuda
 
-SC_BREAK_EVEN = 0.8
+SC_BREAK_EVEN = 0.85
 """Density from which SC's dense form is the faster one (measured: `python -m kernels.benchmark`)."""
+
+BAND_CELLS = 1 << 10
+"""Degraded cells of a band, about: SC works through one after another, and stays in a CPU's cache."""
 
 CHUNK_SCORES = 1 << 17
 """Most query-key scores that a chunk of lines may hold: bounds SNL's memory, and stays in a CPU's cache."""
@@ -64,22 +67,23 @@ class ActiveIndex:
     """The degraded cells of one mask at one level, and the tables that the operators walk.
 
     `mask` bool [N, 1, H, W]; `active` [n] and `clean` [m] flat positions (picture*H*W + y*W + x),
-    int64. The clean cells ascend. The active ones are grouped: first those with an active cell in the
-    next image column of their 3x3 window only, then those with one on both sides, those with one in
-    the previous column only, and those with neither; each group ascends (on a GPU, cells with the same
-    neighbours stand together and ascend). So the rows that a tap of SC in either outer column can
-    serve are one range: `spans` [3] (on the CPU) holds the end of the first two groups, the start of
-    the second and the end of the third. `neighbours` [n, 9]: for each active cell the row numbers of
-    the active cells in its 3x3 window in raster order, n where there is none (int64, on a GPU int32);
-    empty ([0, 9]) where the mask is so full that SC takes its dense form. `lines`: SNL's tables, None
-    where they were not asked for. Raises ValueError where the tables do not fit.
+    int64. The clean cells ascend. The active ones stand in bands of whole picture rows (on a GPU, one
+    band), so that the neighbours of a band's cells are in it, the one before and the one after. A band
+    is grouped: first the cells with an active cell in the next image column of their 3x3 window only,
+    then those with one on both sides, those with one in the previous column only, and those with
+    neither; each group ascends (on a GPU, cells with the same neighbours stand together and ascend). So
+    the rows of a band that a tap of SC in either outer column can serve are one range: `bands` [b, 4]
+    (int64, on the CPU) holds the sizes of the groups. `neighbours` [n, 9]: for each active cell the row
+    numbers of the active cells in its 3x3 window in raster order, n where there is none (int64, on a
+    GPU int32); empty ([0, 9]) where the mask is so full that SC takes its dense form. `lines`: SNL's
+    tables, None where they were not asked for. Raises ValueError where the tables do not fit.
     """
 
     mask: Tensor
     active: Tensor
     clean: Tensor
     neighbours: Tensor
-    spans: Tensor
+    bands: Tensor
     lines: LineTables | None
 
     def __post_init__(self) -> None:
@@ -120,9 +124,9 @@ def build_index(mask: Tensor, *, non_local: bool = True) -> ActiveIndex:
     if mask.numel() > MOST_CELLS:
         raise ValueError(f"an index holds up to {MOST_CELLS} cells, not {mask.numel()}: use a smaller batch")
     cells = mask[:, 0].contiguous()
-    active, clean, spans = _grouped(cells)
+    active, clean, bands = _banded(cells)
     lines = _line_tables(cells, active, clean) if non_local else None
-    return ActiveIndex(mask, active, clean, _neighbours(cells, active), spans, lines)
+    return ActiveIndex(mask, active, clean, _neighbours(cells, active), bands, lines)
 
 
 def _check_ranges(bounds: dict[str, tuple[Tensor, int]]) -> None:
@@ -139,18 +143,11 @@ def _on_kernels(tensor: Tensor) -> bool:
     return tensor.is_cuda and cuda.unavailable() is None
 
 
-def _grouped(cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The active positions in the order that ActiveIndex describes, the clean ones, and the spans."""
+def _banded(cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The active positions in the order that ActiveIndex describes, the clean ones, and the bands."""
     if _on_kernels(cells):
         active, clean, sizes = cuda.compact(cells)
-    else:
-        active, clean, sizes = _compact(cells)
-    first, both, last, _ = sizes.tolist()
-    return active, clean, torch.tensor([first + both, first, first + both + last])
-
-
-def _compact(cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """In torch, what cuda.compact does; cells with the same neighbours need not stand together here."""
+        return active, clean, sizes[None].cpu()
     column = cells.clone()  # is any of the three cells of this image column in the window active?
     column[:, 1:] |= cells[:, :-1]
     column[:, :-1] |= cells[:, 1:]
@@ -158,10 +155,19 @@ def _compact(cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     previous[:, :, 1:] = column[:, :, :-1]
     following[:, :, :-1] = column[:, :, 1:]
     ascending = cells.view(-1).nonzero()[:, 0]
-    previous, following = previous.view(-1)[ascending], following.view(-1)[ascending]
-    groups = [following & ~previous, following & previous, previous & ~following, ~(previous | following)]
-    active = torch.cat([ascending[group] for group in groups])
-    return active, (~cells).view(-1).nonzero()[:, 0], torch.stack(groups).sum(1)
+    previous, following = previous.view(-1)[ascending].int(), following.view(-1)[ascending]
+    group = torch.where(following, previous, 3 - previous)
+    key = 4 * _band_of_row(cells)[torch.div(ascending, cells.shape[2], rounding_mode="floor")] + group
+    bands = torch.bincount(key, minlength=4 * (int(key.max()) // 4 + 1 if key.numel() else 1)).view(-1, 4)
+    clean = (~cells).view(-1).nonzero()[:, 0]
+    return ascending[torch.argsort(key, stable=True)], clean, bands.cpu()
+
+
+def _band_of_row(cells: Tensor) -> Tensor:
+    """The band of each picture row [N*H]: rows next to one another are in the same or in the next one."""
+    counts = cells.sum(2).view(-1)
+    size = counts.max().clamp(min=cells.numel() if cells.is_cuda else BAND_CELLS)
+    return (counts.cumsum(0) - counts) // size
 
 
 def _neighbours(cells: Tensor, active: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ def sc_block(
         width += growth
     _check_shape("out_weight", out_weight, (out_weight.shape[0], width), rows)
     _check_shape("out_bias", out_bias, (out_weight.shape[0],), rows)
-    tables = (index.active, index.neighbours, index.spans, list(index.shape))
+    tables = (index.active, index.neighbours, index.bands, list(index.shape))
     with _as_they_are(rows):
         return _sc_block(rows, *tables, list(weights), list(biases), out_weight, out_bias)[0]
 
@@ -129,7 +129,7 @@ def _sc_block(
     rows: Tensor,
     active: Tensor,
     neighbours: Tensor,
-    spans: Tensor,
+    bands: Tensor,
     shape: Sequence[int],
     weights: Sequence[Tensor],
     biases: Sequence[Tensor],
@@ -139,7 +139,7 @@ def _sc_block(
     if neighbours.shape[0] == rows.shape[0]:
         if _sc_is_served(rows, weights):
             return cuda.sc_block(rows, neighbours, weights, biases, out_weight, out_bias)
-        return cpu.sc_block(rows, neighbours, spans, weights, biases, out_weight, out_bias)
+        return cpu.sc_block(rows, neighbours, bands, weights, biases, out_weight, out_bias)
     return cpu.dense_sc_block(rows, active, _triple(shape), weights, biases, out_weight, out_bias)
 
 
@@ -162,7 +162,7 @@ def _(
     rows: Tensor,
     active: Tensor,
     neighbours: Tensor,
-    spans: Tensor,
+    bands: Tensor,
     shape: Sequence[int],
     weights: Sequence[Tensor],
     biases: Sequence[Tensor],
@@ -179,7 +179,7 @@ def _sc_block_backward(
     buffer: Tensor,
     active: Tensor,
     neighbours: Tensor,
-    spans: Tensor,
+    bands: Tensor,
     shape: Sequence[int],
     weights: Sequence[Tensor],
     out_weight: Tensor,
@@ -187,7 +187,7 @@ def _sc_block_backward(
     if neighbours.shape[0] == grad.shape[0]:
         if _sc_is_served(grad, weights):
             return cuda.sc_block_backward(grad, buffer, neighbours, weights, out_weight)
-        return cpu.sc_block_backward(grad, buffer, neighbours, spans, weights, out_weight)
+        return cpu.sc_block_backward(grad, buffer, neighbours, bands, weights, out_weight)
     return cpu.dense_sc_block_backward(grad, buffer, active, _triple(shape), weights, out_weight)
 
 
@@ -197,7 +197,7 @@ def _(
     buffer: Tensor,
     active: Tensor,
     neighbours: Tensor,
-    spans: Tensor,
+    bands: Tensor,
     shape: Sequence[int],
     weights: Sequence[Tensor],
     out_weight: Tensor,
@@ -212,16 +212,16 @@ def _(
 
 
 def _sc_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    _, active, neighbours, spans, shape, weights, _, out_weight, _ = inputs
+    _, active, neighbours, bands, shape, weights, _, out_weight, _ = inputs
     ctx.mark_non_differentiable(output[1])
     ctx.shape = shape
-    ctx.save_for_backward(output[1], active, neighbours, spans, out_weight, *weights)
+    ctx.save_for_backward(output[1], active, neighbours, bands, out_weight, *weights)
 
 
 def _sc_backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Any, ...]:
-    buffer, active, neighbours, spans, out_weight, *weights = ctx.saved_tensors
+    buffer, active, neighbours, bands, out_weight, *weights = ctx.saved_tensors
     with _as_they_are(grad):
-        grads = _sc_block_backward(grad, buffer, active, neighbours, spans, ctx.shape, weights, out_weight)
+        grads = _sc_block_backward(grad, buffer, active, neighbours, bands, ctx.shape, weights, out_weight)
     rows, layer_weights, biases, out_w, out_b = grads
     return rows, None, None, None, None, layer_weights, biases, out_w, out_b
 

@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from kernels import build_index, index
 
@@ -35,16 +36,32 @@ def test_pictures_of_a_batch_do_not_touch():
         assert {int(made.active[q]) // 4 for q in window if q < 4} == {cell // 4}
 
 
-def test_the_rows_an_outer_column_of_taps_can_serve_are_one_range():
+def test_the_rows_of_a_band_that_an_outer_column_of_taps_can_serve_are_one_range(monkeypatch):
+    monkeypatch.setattr(index, "BAND_CELLS", 16)
     made = build_index(torch.rand(2, 1, 11, 13, generator=torch.Generator().manual_seed(1)) < 0.4)
     n = made.active.numel()
-    left_stop, right_start, right_stop = made.spans.tolist()
-    assert 0 < right_start < left_stop < right_stop < n
+    assert len(made.bands) > 4
+    assert int(made.bands.sum()) == n
     window = made.neighbours.view(n, 3, 3) < n
     # A cell serves the left tap of the cell on its right, the right tap of the one on its left.
     serves_left, serves_right = window[:, :, 2].any(1), window[:, :, 0].any(1)
-    assert serves_left.tolist() == [row < left_stop for row in range(n)]
-    assert serves_right.tolist() == [right_start <= row < right_stop for row in range(n)]
+    groups = torch.tensor([[True, False], [True, True], [False, True], [False, False]])
+    expected = groups.repeat(len(made.bands), 1).repeat_interleave(made.bands.view(-1), 0)
+    assert torch.equal(torch.stack([serves_left, serves_right], 1), expected)
+
+
+@pytest.mark.parametrize("cells", [1, 8, 40])
+def test_neighbours_are_in_bands_next_to_one_another(cells, monkeypatch):
+    monkeypatch.setattr(index, "BAND_CELLS", cells)
+    mask = torch.rand(2, 1, 12, 10, generator=torch.Generator().manual_seed(5)) < 0.5
+    mask[0, 0, 3] = True  # one row holds more than most bands
+    mask[0, 0, 4:7] = False
+    made = build_index(mask)
+    band = torch.arange(len(made.bands)).repeat_interleave(made.bands.sum(1))
+    there = made.neighbours < made.active.numel()
+    apart = F.pad(band, (0, 1))[made.neighbours] - band[:, None]
+    assert apart[there].abs().max() == 1
+    assert (band[1:] >= band[:-1]).all()
 
 
 def test_a_nearly_full_mask_needs_no_table():

@@ -79,7 +79,9 @@ def close(a, b):
     torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
 
 
-def test_sc_block_is_the_reference(mask):
+@pytest.mark.parametrize("band_cells", [6, index.BAND_CELLS], ids=["bands", "one band"])
+def test_sc_block_is_the_reference(mask, band_cells, monkeypatch):
+    monkeypatch.setattr(index, "BAND_CELLS", band_cells)
     features, made = features_for(mask), build_index(mask)
     weights, biases, out_weight, out_bias = block_parameters()
     parameters = [*weights, *biases, out_weight, out_bias]
@@ -182,7 +184,7 @@ def test_gradcheck_and_opcheck():
     dense = features.requires_grad_()
     assert torch.autograd.gradcheck(lambda f: sfm(f, mask, eps=1e-3, max_ratio=4.0, fade=2.0), (dense,))
 
-    tables = (made.active, made.neighbours, made.spans, list(made.shape))
+    tables = (made.active, made.neighbours, made.bands, list(made.shape))
     torch.library.opcheck(torch.ops.spair.sc_block, (rows, *tables, weights, biases, out_weight, out_bias))
     lines = list(made.lines)
     torch.library.opcheck(torch.ops.spair.snl_step, (rows, keys, blend, lines, 0.5))
