@@ -206,16 +206,16 @@ def snl_step(queries: Tensor, keys: Tensor, blend: Tensor, lines: LineTables, sc
     if queries.dtype in LOW_PRECISION:
         wide = snl_step(queries.float(), keys.float(), blend.float(), lines, scale)
         return wide.to(queries.dtype)
-    queries_at = _padded(queries * scale).index_select(0, lines.query_at)
+    walk = _Walk(lines, queries, maps=3)
     exist = _exist(lines, queries.dtype)
     weights = _slot_weights(blend, lines, exist)
     slots = _slots(lines.query_at, queries)
-    scratch = _Scratch(lines, queries)
-    for chunk in _chunks(lines):
-        q, k = chunk.queries(queries_at), scratch.keys(chunk, keys, lines)
-        low, high, scales = _attention(q, k, chunk, lines, exist, scratch)
-        low_factor, high_factor = (chunk.queries(weights) * scales).split(1, dim=2)
-        torch.bmm(low.mul_(low_factor).addcmul_(high, high_factor), k, out=chunk.queries(slots))
+    for part, weight, out in zip(
+        walk.attention(queries, keys, scale, exist), walk.queries(weights), walk.queries(slots), strict=True
+    ):
+        low, high, *_ = part.maps
+        low_factor, high_factor = (weight * part.scales).split(1, dim=2)
+        torch.bmm(low.mul_(low_factor).addcmul_(high, high_factor), part.keys, out=out)
     return F.embedding_bag(lines.query_slots, slots, mode="sum")
 
 
@@ -226,30 +226,32 @@ def snl_step_backward(
     if queries.dtype in LOW_PRECISION:
         grads = snl_step_backward(grad.float(), queries.float(), keys.float(), blend.float(), lines, scale)
         return grads[0].to(queries.dtype), grads[1].to(keys.dtype), grads[2].to(blend.dtype)
-    queries_at = _padded(queries * scale).index_select(0, lines.query_at)
-    grad_at = _padded(grad).index_select(0, lines.query_at)
+    walk = _Walk(lines, queries, maps=4)
     exist = _exist(lines, queries.dtype)
     weights = _slot_weights(blend, lines, exist)
+    grad_at = grad.index_select(0, lines.query_at)
     query_slots, key_slots = _slots(lines.query_at, queries), _slots(lines.key_at, queries)
     share_slots = _slots(lines.query_at, weights)
-    scratch = _Scratch(lines, queries)
-    for chunk in _chunks(lines):
-        q, g, k = chunk.queries(queries_at), chunk.queries(grad_at), scratch.keys(chunk, keys, lines)
-        low, high, scales = _attention(q, k, chunk, lines, exist, scratch)
-        grad_mixed = torch.bmm(g, k.transpose(1, 2), out=scratch.scores(chunk, 3))
-        mixed, shares = scratch.scores(chunk, 2), chunk.queries(share_slots)
+    for part, weight, upstream, shares, out, out_keys in zip(
+        walk.attention(queries, keys, scale, exist),
+        walk.queries(weights), walk.queries(grad_at), walk.queries(share_slots), walk.queries(query_slots),
+        walk.keys(key_slots),
+        strict=True,
+    ):  # fmt: skip
+        low, high, mixed, grad_mixed = part.maps
+        torch.bmm(upstream, part.keys.transpose(1, 2), out=grad_mixed)
         for number, side in enumerate((low, high)):
             torch.sum(torch.mul(side, grad_mixed, out=mixed), 2, out=shares[..., number])
-        shares.mul_(scales)
-        factors = chunk.queries(weights) * scales
+        shares.mul_(part.scales)
+        factors = weight * part.scales
         low_factor, high_factor = factors.split(1, dim=2)
         low_held, high_held = factors.mul(shares).split(1, dim=2)
         torch.mul(low, low_factor, out=mixed).addcmul_(high, high_factor)
         held = low.mul_(low_held).addcmul_(high, high_held)
         grad_scores = grad_mixed.mul_(mixed).sub_(held)
-        torch.bmm(grad_scores, k, out=chunk.queries(query_slots))
-        grad_keys = torch.bmm(mixed.transpose(1, 2), g, out=chunk.keys(key_slots))
-        grad_keys.baddbmm_(grad_scores.transpose(1, 2), q)
+        torch.bmm(grad_scores, part.keys, out=out)
+        torch.bmm(mixed.transpose(1, 2), upstream, out=out_keys)
+        out_keys.baddbmm_(grad_scores.transpose(1, 2), part.queries, alpha=scale)
     share_slots[:-1] *= exist
     return (
         F.embedding_bag(lines.query_slots, query_slots, mode="sum").mul_(scale),
@@ -258,54 +260,89 @@ def snl_step_backward(
     )
 
 
-class _Chunk(NamedTuple):
-    """A chunk of l lines of Q query slots and K key slots: picks its part out of tables of slots."""
+class _Attention(NamedTuple):
+    """Of a chunk of l lines with Q query slots and K key slots each."""
 
-    lines: int
-    query_width: int
-    key_width: int
-    first_query: int
-    first_key: int
-
-    def queries(self, slots: Tensor) -> Tensor:
-        """[s, *] -> a view [l, Q, *]."""
-        count = self.lines * self.query_width
-        return slots[self.first_query : self.first_query + count].view(self.lines, self.query_width, -1)
-
-    def keys(self, slots: Tensor) -> Tensor:
-        """[t, *] -> a view [l, K, *]."""
-        count = self.lines * self.key_width
-        return slots[self.first_key : self.first_key + count].view(self.lines, self.key_width, -1)
+    queries: Tensor  # [l, Q, C]
+    keys: Tensor  # [l, K, C]
+    maps: tuple[Tensor, ...]
+    """[l, Q, K] each: the softmax over the keys before and over those after, then scratch."""
+    scales: Tensor
+    """[l, Q, 2]: what the first two maps are to be multiplied by."""
 
 
-class _Scratch:
-    """Memory that one chunk after another is worked in: it stays in a CPU's cache, fresh memory does not."""
+class _Walk:
+    """SNL's chunks of lines, one after another.
 
-    def __init__(self, lines: LineTables, like: Tensor) -> None:
-        count, query_width, key_width = lines.chunks[:, 1:].unbind(1)
-        scores, keys = (
-            (widths * count).max() if len(count) else 0 for widths in (query_width * key_width, key_width)
-        )
-        self._scores = like.new_empty(4, int(scores))
-        self._keys = like.new_empty(int(keys), like.shape[1])
+    They share the memory of their queries, keys and `maps` score maps: it stays in a CPU's cache, which
+    fresh memory does not. A chunk costs some thirty calls of torch, so what can be is done for all at once.
+    """
 
-    def scores(self, chunk: _Chunk, number: int) -> Tensor:
-        """The first to fourth [l, Q, K]."""
-        shape = chunk.lines, chunk.query_width, chunk.key_width
-        return self._scores[number, : math.prod(shape)].view(shape)
+    def __init__(self, lines: LineTables, like: Tensor, maps: int) -> None:
+        self._shapes: list[tuple[int, int, int]] = lines.chunks.tolist()
+        self._lines = lines
+        self._query_counts = [count * queries for count, queries, _ in self._shapes]
+        self._key_counts = [count * keys for count, _, keys in self._shapes]
+        most = [
+            max(sizes, default=0)
+            for sizes in (map(math.prod, self._shapes), self._query_counts, self._key_counts)
+        ]
+        self._maps = like.new_empty(maps, most[0])
+        self._queries, self._keys = (like.new_empty(rows, like.shape[1]) for rows in most[1:])
 
-    def keys(self, chunk: _Chunk, keys: Tensor, lines: LineTables) -> Tensor:
-        """The keys [m, C] in a chunk's slots [l, K, C]."""
-        at = chunk.keys(lines.key_at).view(-1)
-        found = torch.index_select(keys, 0, at, out=self._keys[: at.numel()])
-        return found.view(chunk.lines, chunk.key_width, -1)
+    def queries(self, slots: Tensor) -> Iterator[Tensor]:
+        """Of a table of query slots [s or s+1, *], each chunk's part: views [l, Q, *]."""
+        parts = slots[: sum(self._query_counts)].split(self._query_counts)
+        for (count, queries, _), part in zip(self._shapes, parts, strict=True):
+            yield part.view(count, queries, -1)
+
+    def keys(self, slots: Tensor) -> Iterator[Tensor]:
+        """Of a table of key slots [t or t+1, *], each chunk's part: views [l, K, *]."""
+        parts = slots[: sum(self._key_counts)].split(self._key_counts)
+        for (count, _, keys), part in zip(self._shapes, parts, strict=True):
+            yield part.view(count, keys, -1)
+
+    def attention(self, queries: Tensor, keys: Tensor, scale: float, exist: Tensor) -> Iterator[_Attention]:
+        """Of each chunk, for the queries [n, C], the keys [m, C] and `_exist` [s, 2].
+
+        One softmax over the whole line, parted and divided by the parts' sums: half the exponentials.
+        Where a part has next to nothing of the whole, too few bits of it are left, and it gets a softmax
+        of its own. The masks are arithmetic (0 or 1, or far below zero): much faster than booleans.
+        """
+        dtype, device = queries.dtype, queries.device
+        # Twice a key's place, in between the even numbers: keys are whole, so no comparison is a draw.
+        widest = max((width for *_, width in self._shapes), default=0)
+        places = 2 * torch.arange(widest, device=device, dtype=dtype) + 1
+        far_places = places * FAR
+        far_ends = (self._lines.line_keys.to(dtype) * (2 * FAR)).split([count for count, *_ in self._shapes])
+        tables = zip(
+            self._shapes, self.queries(self._lines.query_at), self.keys(self._lines.key_at), far_ends,
+            self.queries((2 * self._lines.before).to(dtype)), self.queries(1 - exist), strict=True,
+        )  # fmt: skip
+        for shape, query_at, key_at, end, ahead, absent in tables:
+            q, k = _gathered(queries, query_at, self._queries), _gathered(keys, key_at, self._keys)
+            maps = self._maps[:, : math.prod(shape)].view(-1, *shape)
+            low, high, scores, *_ = maps.unbind(0)
+            place, far_place = places[: shape[2]], far_places[: shape[2]]
+            beyond = torch.sub(end.view(-1, 1, 1), far_place).clamp_(max=0)
+            torch.baddbmm(beyond, q, k.transpose(1, 2), alpha=scale, out=scores)
+            torch.softmax(scores, dim=2, out=high)
+            torch.sub(ahead, place, out=low).clamp_(0, 1).mul_(high)
+            high.sub_(low)
+            # A part without keys is to be multiplied by anything finite.
+            sums = maps[:2].sum(3).permute(1, 2, 0).add_(absent)
+            if float(sums.min()) < LEAST:
+                far = (ahead - place).mul_(FAR)
+                torch.softmax(scores + far.clamp(max=0), dim=2, out=low)
+                torch.softmax(scores.sub_(far.clamp_(min=0)), dim=2, out=high)
+                sums.fill_(1)
+            yield _Attention(q, k, maps.unbind(0), sums.reciprocal_())
 
 
-def _chunks(lines: LineTables) -> Iterator[_Chunk]:
-    query = key = 0
-    for _, count, query_width, key_width in lines.chunks.tolist():
-        yield _Chunk(count, query_width, key_width, query, key)
-        query, key = query + count * query_width, key + count * key_width
+def _gathered(rows: Tensor, at: Tensor, memory: Tensor) -> Tensor:
+    """The `rows` [n, C] in slots [l, S, 1], in `memory`: [l, S, C]."""
+    found = torch.index_select(rows, 0, at.view(-1), out=memory[: at.numel()])
+    return found.view(*at.shape[:2], rows.shape[1])
 
 
 def _slots(table: Tensor, like: Tensor) -> Tensor:
@@ -322,38 +359,7 @@ def _exist(lines: LineTables, dtype: torch.dtype) -> Tensor:
 
 def _slot_weights(blend: Tensor, lines: LineTables, exist: Tensor) -> Tensor:
     """The blend weights of both directions in each query slot [s, 2], zero for one without keys."""
-    axis = lines.chunks[:, 0].repeat_interleave(lines.chunks[:, 1] * lines.chunks[:, 2])
-    pairs = 2 * lines.query_at + axis.to(blend.device)
-    return _padded(blend).view(-1, 2).index_select(0, pairs) * exist
-
-
-def _attention(
-    q: Tensor, k: Tensor, chunk: _Chunk, lines: LineTables, exist: Tensor, scratch: _Scratch
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Softmax over the keys before and over those after each query, in `scratch`: [l, Q, K] both, to be
-    multiplied by the factors [l, Q, 2].
-
-    One softmax over the whole line, parted and divided by the parts' sums: half the exponentials. Where
-    a part has next to nothing of the whole, too few bits of it are left, and it gets a softmax of its own.
-    The masks are arithmetic (0 or 1, or far below zero): much faster than booleans.
-    """
-    before, after = chunk.queries(lines.before), chunk.queries(lines.after)
-    # Twice a key's place, in between the even numbers: keys are whole, so no comparison is a draw.
-    place = torch.arange(1, 2 * k.shape[1], 2, device=k.device, dtype=k.dtype)
-    beyond = (2 * (before + after)[:, :1] - place).mul_(FAR).clamp_(max=0)
-    low, high, scores = (scratch.scores(chunk, number) for number in range(3))
-    torch.baddbmm(beyond, q, k.transpose(1, 2), out=scores)
-    torch.softmax(scores, dim=2, out=high)
-    torch.sub(2 * before, place, out=low).clamp_(0, 1).mul_(high)
-    high.sub_(low)
-    sums = torch.stack([low.sum(2), high.sum(2)], 2)
-    sums.add_(1 - chunk.queries(exist))  # a part without keys is to be multiplied by anything finite
-    if float(sums.min()) < LEAST:
-        ahead = (2 * before - place).mul_(FAR)
-        torch.softmax(scores + ahead.clamp(max=0), dim=2, out=low)
-        torch.softmax(scores.sub_(ahead.clamp_(min=0)), dim=2, out=high)
-        sums.fill_(1)
-    return low, high, sums.reciprocal_()
+    return blend.reshape(-1, 2).index_select(0, lines.pairs).mul_(exist)
 
 
 def sfm(features: Tensor, mask: Tensor, eps: float, max_ratio: float, fade: float) -> tuple[Tensor, Tensor]:
@@ -449,10 +455,6 @@ def _by_column(weight: Tensor) -> Tensor:
 
 def _through_relu(grad: Tensor, outputs: Tensor, out: Tensor) -> None:
     torch.ops.aten.threshold_backward.grad_input(grad, outputs, 0, grad_input=out)
-
-
-def _padded(rows: Tensor) -> Tensor:
-    return torch.cat([rows, rows.new_zeros(1, rows.shape[1])])
 
 
 def _as_picture(rows: Tensor, shape: tuple[int, int, int]) -> Tensor:

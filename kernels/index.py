@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from kernels import cuda
@@ -22,6 +21,9 @@ BAND_CELLS = 1 << 10
 
 CHUNK_SCORES = 1 << 17
 """Most query-key scores that a chunk of lines may hold: bounds SNL's memory, and stays in a CPU's cache."""
+
+CHUNK_PADDING = 1 << 14
+"""Most of a chunk's scores that may be padding: about as many as cost what one chunk more does."""
 
 GPU_CHUNK_SCORES = 1 << 24
 """The same on a GPU, where few large products are wanted (torch's form only: the kernels need no chunks)."""
@@ -36,13 +38,15 @@ ABSENT = 1 << 40
 class LineTables(NamedTuple):
     """The rows and columns that hold both kinds of cell: SNL's queries (degraded) and keys (clean).
 
-    The lines of an axis are sorted by their number of degraded cells and cut into chunks. A chunk of
-    l lines gives each Q query slots and K key slots; slots are numbered through, line after line and
-    chunk after chunk, rows before columns: s query slots, t key slots. int64, on a GPU int32.
+    The lines are sorted by their number of degraded cells and cut into chunks. A chunk of l lines gives
+    each Q query slots and K key slots; slots are numbered through, line after line and chunk after
+    chunk: s query slots, t key slots. int64, on a GPU int32.
     """
 
     query_at: Tensor
-    """[s]: the active cell (row number) in a query slot, n in padding."""
+    """[s]: the active cell (row number) in a query slot, 0 in padding."""
+    pairs: Tensor
+    """[s]: twice that, one more on a column: the pair of its blend weights. 0 in padding."""
     key_at: Tensor
     """[t]: the clean cell (row number) in a key slot, 0 in padding."""
     before: Tensor
@@ -54,7 +58,9 @@ class LineTables(NamedTuple):
     key_slots: Tensor
     """[m, 2]: the slots of a clean cell on its row and column, t where the line holds no degraded cell."""
     chunks: Tensor
-    """[chunks, 4], int64 on the CPU: axis (0 rows, 1 columns), l, Q and K of each."""
+    """[chunks, 3], int64 on the CPU: l, Q and K of each."""
+    line_keys: Tensor
+    """[lines]: how many keys each line holds, in the order of their slots."""
     query_tiles: Tensor
     """[., 6], for the GPU's kernels: axis, first query slot, queries, first key slot and keys of a line, and
     where in the line this tile of at most cuda.TILE queries starts. Empty on a CPU."""
@@ -97,7 +103,7 @@ class ActiveIndex:
         bounds["neighbours"] = (self.neighbours, n + 1)
         if self.lines is not None:
             lines, slots, keys = self.lines, self.lines.query_at.numel(), self.lines.key_at.numel()
-            bounds |= {"query_at": (lines.query_at, n + 1), "query_slots": (lines.query_slots, slots + 1)}
+            bounds |= {"query_at": (lines.query_at, n), "query_slots": (lines.query_slots, slots + 1)}
             bounds |= {"key_at": (lines.key_at, cells - n), "key_slots": (lines.key_slots, keys + 1)}
         _check_ranges(bounds)
 
@@ -189,30 +195,67 @@ def _neighbours(cells: Tensor, active: Tensor) -> Tensor:
 
 
 def _line_tables(cells: Tensor, active: Tensor, clean: Tensor) -> LineTables:
-    n, m = active.numel(), clean.numel()
-    rows, columns = _along(cells, active, clean, upright=False), _along(cells, active, clean, upright=True)
-    row_s, row_t = rows.slot_counts()
-    column_s, column_t = columns.slot_counts()
-    s, t = row_s + column_s, row_t + column_t
-    query_slots = torch.stack([rows.query_slots, columns.query_slots + row_s], 1).clamp_(max=s)
-    key_slots = torch.stack([rows.key_slots, columns.key_slots + row_t], 1).clamp_(max=t)
+    rows, columns = _Axis(cells, upright=False), _Axis(cells, upright=True)
+    queries, keys = torch.cat([rows.queries, columns.queries]), torch.cat([rows.keys, columns.keys])
+    lines, chunks = _chunked(queries, keys)
+    widths = chunks[:, 1:].repeat_interleave(chunks[:, 0], dim=0)
+    starts = active.new_full((queries.numel(), 2), ABSENT)
+    starts[lines] = (widths.cumsum(0) - widths).to(cells.device)
+    s, t = (chunks[:, :1] * chunks[:, 1:]).sum(0).tolist()
+    upright = lines >= rows.keys.numel()
+    slots = rows.slots(starts[: rows.keys.numel()]), columns.slots(starts[rows.keys.numel() :])
+    query_slots = torch.stack([axis[active] for axis in slots], 1).clamp_(max=s)
+    key_slots = torch.stack([axis[clean] for axis in slots], 1).clamp_(max=t)
+    before = torch.stack([rows.before()[active], columns.before()[active]], 1)
+    after = torch.stack([rows.all_keys()[active], columns.all_keys()[active]], 1) - before
     # Cells without a slot write to the one past the end, which is then cut off.
-    query_at, key_at = active.new_full((s + 1,), n), active.new_zeros(t + 1)
-    query_at[query_slots] = torch.arange(n, device=cells.device)[:, None]
-    key_at[key_slots] = torch.arange(m, device=cells.device)[:, None]
-    before, after = active.new_zeros(2, s + 1)
-    before[query_slots] = torch.stack([rows.before, columns.before], 1)
-    after[query_slots] = torch.stack([rows.after, columns.after], 1)
-    chunks = torch.cat([F.pad(rows.chunks, (1, 0), value=0), F.pad(columns.chunks, (1, 0), value=1)])
+    query_at, pairs, befores, afters = active.new_zeros(4, s + 1)
+    key_at = active.new_zeros(t + 1)
+    pair = torch.arange(2 * active.numel(), device=cells.device).view(-1, 2)
+    query_at[query_slots], pairs[query_slots] = pair // 2, pair
+    befores[query_slots], afters[query_slots] = before, after
+    key_at[key_slots] = torch.arange(clean.numel(), device=cells.device)[:, None]
     none = active.new_empty(0, 6)
     tables = LineTables(
-        query_at[:s], key_at[:t], before[:s], after[:s], query_slots, key_slots, chunks, none, none
-    )
+        query_at[:s], pairs[:s], key_at[:t], befores[:s], afters[:s], query_slots, key_slots, chunks,
+        keys[lines], none, none,
+    )  # fmt: skip
     if not _on_kernels(cells):
         return tables
-    lines = torch.cat([rows.numbered(0, 0, 0), columns.numbered(1, row_s, row_t)])
-    tiled = tables._replace(query_tiles=_tiles(lines, lines[:, 2]), key_tiles=_tiles(lines, lines[:, 4]))
+    (first_query, first_key), queries, keys = starts[lines].unbind(1), queries[lines], keys[lines]
+    described = torch.stack([upright.long(), first_query, queries, first_key, keys], 1)
+    tiled = tables._replace(query_tiles=_tiles(described, queries), key_tiles=_tiles(described, keys))
     return LineTables(*(table.int() for table in tiled))._replace(chunks=chunks)
+
+
+class _Axis:
+    """The rows of `cells` [N, H, W], or its columns (`upright`): lines, and what stands where on them."""
+
+    def __init__(self, cells: Tensor, *, upright: bool) -> None:
+        self._lying, self._upright = cells.transpose(1, 2) if upright else cells, upright
+        self._marked = self._lying.reshape(-1, self._lying.shape[2])
+        self._seen = self._marked.cumsum(1)
+        length = self._marked.shape[1]
+        self._clean_seen = torch.arange(1, length + 1, device=cells.device) - self._seen
+        self.queries, self.keys = self._seen[:, -1], self._clean_seen[:, -1]
+        """[lines]: active and clean cells of each."""
+
+    def slots(self, starts: Tensor) -> Tensor:
+        """[P]: the slot of every cell, where those of a line start at `starts` [lines, 2]: queries, keys."""
+        queries, keys = starts[:, :1] + self._seen, starts[:, 1:] + self._clean_seen
+        return self._of_cells(torch.where(self._marked, queries, keys) - 1)
+
+    def before(self) -> Tensor:
+        """[P]: the clean cells up to every cell on its line."""
+        return self._of_cells(self._clean_seen)
+
+    def all_keys(self) -> Tensor:
+        """[P]: all clean cells of a cell's line."""
+        return self._of_cells(self.keys[:, None].expand(self._marked.shape))
+
+    def _of_cells(self, values: Tensor) -> Tensor:
+        there = values.reshape(self._lying.shape)
+        return (there.transpose(1, 2) if self._upright else there).reshape(-1)
 
 
 def _tiles(lines: Tensor, counts: Tensor) -> Tensor:
@@ -224,56 +267,27 @@ def _tiles(lines: Tensor, counts: Tensor) -> Tensor:
     return torch.cat([lines[of_line], (number - first)[:, None] * cuda.TILE], 1)
 
 
-class _Along(NamedTuple):
-    """The tables along one axis, its slots numbered from 0 (ABSENT and more where there is none)."""
+def _chunked(queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+    """The lines with both kinds of cell, most degraded first [lines], and their chunks (l, Q, K).
 
-    query_slots: Tensor  # [n]
-    key_slots: Tensor  # [m]
-    before: Tensor  # [n]: keys before each active cell
-    after: Tensor  # [n]
-    chunks: Tensor  # [chunks, 3]: l, Q, K
-    lines: Tensor  # [lines, 4]: first query slot, queries, first key slot and keys of each
-
-    def slot_counts(self) -> tuple[int, int]:
-        s, t = (self.chunks[:, :1] * self.chunks[:, 1:]).sum(0).tolist()
-        return s, t
-
-    def numbered(self, axis: int, first_query: int, first_key: int) -> Tensor:
-        """`lines` with the axis in front, for slots that follow others."""
-        return F.pad(self.lines + self.lines.new_tensor([first_query, 0, first_key, 0]), (1, 0), value=axis)
-
-
-def _along(cells: Tensor, active: Tensor, clean: Tensor, *, upright: bool) -> _Along:
-    """The rows of `cells` [N, H, W], or its columns (`upright`)."""
-    lying = cells.transpose(1, 2) if upright else cells
-    marked = lying.reshape(-1, lying.shape[2])
-
-    def flat(values: Tensor) -> Tensor:
-        return (values.reshape(lying.shape).transpose(1, 2) if upright else values).reshape(-1)
-
-    seen = marked.cumsum(1)
-    clean_seen = torch.arange(1, marked.shape[1] + 1, device=cells.device) - seen
-    lines, chunks = _chunked(seen[:, -1], marked.shape[1])
-    widths = chunks[:, 1:].repeat_interleave(chunks[:, 0], dim=0)
-    starts = active.new_full((marked.shape[0], 2), ABSENT)
-    starts[lines] = (widths.cumsum(0) - widths).to(cells.device)
-    slots = flat(torch.where(marked, starts[:, :1] + seen, starts[:, 1:] + clean_seen) - 1)
-    before = flat(clean_seen)[active]
-    after = flat(clean_seen[:, -1:].expand(marked.shape))[active] - before
-    first_query, first_key = starts[lines].unbind(1)
-    described = torch.stack([first_query, seen[lines, -1], first_key, clean_seen[lines, -1]], 1)
-    return _Along(slots[active], slots[clean], before, after, chunks, described)
-
-
-def _chunked(counts: Tensor, length: int) -> tuple[Tensor, Tensor]:
-    """The lines with both kinds of cell, most degraded first [lines], and their chunks (l, Q, K)."""
-    lines = ((counts > 0) & (counts < length)).nonzero()[:, 0]
-    lines = lines[torch.argsort(counts[lines], descending=True, stable=True)]
-    most = GPU_CHUNK_SCORES if counts.is_cuda else CHUNK_SCORES
-    sizes, chunks, start = counts[lines].tolist(), [], 0
-    while start < len(sizes):
-        # A chunk's first line has the most queries, its last the most keys.
-        stop = min(start + max(most // (sizes[start] * length), 1), len(sizes))
-        chunks.append((stop - start, sizes[start], length - sizes[stop - 1]))
+    `queries` and `keys` [lines]: how many each holds.
+    """
+    lines = ((queries > 0) & (keys > 0)).nonzero()[:, 0]
+    lines = lines[torch.argsort(queries[lines], descending=True, stable=True)]
+    most = GPU_CHUNK_SCORES if queries.is_cuda else CHUNK_SCORES
+    most_padding = most * CHUNK_PADDING // CHUNK_SCORES
+    counts = torch.stack([queries[lines], keys[lines]], 1).tolist()
+    chunks, start = [], 0
+    while start < len(counts):
+        width, longest = counts[start]
+        used, stop = width * longest, start + 1
+        while stop < len(counts):
+            size, length = counts[stop]
+            length, used = max(length, longest), used + size * length
+            scores = (stop + 1 - start) * width * length
+            if scores > most or scores - used > most_padding:
+                break
+            longest, stop = length, stop + 1
+        chunks.append((stop - start, width, longest))
         start = stop
     return lines, torch.tensor(chunks, dtype=torch.int64).view(-1, 3)
