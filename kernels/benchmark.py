@@ -2,7 +2,10 @@
 
     python -m kernels.benchmark [--device cpu|cuda] [--json FILE] [--markdown FILE]
 
-Ours and the baselines take turns; a time is the median of several rounds after one to warm up. What
+Ours and the baselines take turns; a time is the median of several rounds after one to warm up. On a
+CPU every scene has a process of its own, so that none inherits another's memory, and a turn is as many
+calls as fill 50 ms. What memory costs is part of a time: the row-masked attention's large temporaries
+come from the system anew at every call, as is usual, and cost it up to half of its time. What
 is prepared once a mask (our index, the fused attention's masks, spconv's pairs) is in no operator's
 time; `index` states ours, of all four levels of a picture. The row-masked attention makes its masks in
 the call. Taking rows out of a picture and putting them back is in the networks' rows only. A number
@@ -22,6 +25,7 @@ Shape letters: N pictures, C channels, H x W cells; L lines of K cells, rows or 
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import copy
 import datetime
 import functools
@@ -29,6 +33,7 @@ import importlib
 import importlib.util
 import json
 import math
+import multiprocessing
 import platform
 import statistics
 import sys
@@ -46,6 +51,8 @@ from kernels import ActiveIndex, build_index, reference, sc_block, sfm, snl_step
 
 PICTURES = {"cpu": 1, "cuda": 4}
 """Pictures in a batch."""
+TURN = 0.05
+"""Seconds that a form's turn on a CPU lasts at least."""
 CHANNELS, GROWTH, LAYERS = 64, 32, 6
 SNL_SCALE = CHANNELS**-0.5
 SFM_GUARDS = {"eps": 1e-3, "max_ratio": 4.0, "fade": 16.0}
@@ -464,6 +471,20 @@ def measure(scene: Scene, device: str, peaks: Peaks, repeats: int) -> Iterator[R
             yield dict(zip(KEYS, (*scene, wanted, ours, name, other, ratio, share, error), strict=True))
 
 
+def _measured(scene: Scene, device: str, peaks: Peaks, repeats: int, threads: int) -> list[Row]:
+    torch.set_num_threads(threads)
+    torch.backends.cudnn.benchmark = device == "cuda"  # the dense baselines at their best
+    return list(measure(scene, device, peaks, repeats))
+
+
+def _each_apart(task: Callable[[Scene], list[Row]], wanted: Sequence[Scene]) -> Iterator[list[Row]]:
+    """The rows of each scene, every one run in a fresh process."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["kernels"])  # a process then starts with torch loaded
+    with concurrent.futures.ProcessPoolExecutor(1, context, max_tasks_per_child=1) as processes:
+        yield from processes.map(task, wanted)
+
+
 def _warm(name: str, form: Form, wanted: Pass) -> Callable[[], object] | None:
     """What is to be timed, run once; None where it fails or gives numbers that are not finite."""
     forward = torch.no_grad()(form.call)
@@ -498,9 +519,11 @@ def _medians(tasks: Sequence[Callable[[], object] | None], device: str, repeats:
 
 def _milliseconds(task: Callable[[], object], device: str) -> float:
     if device == "cpu":
-        started = time.perf_counter()
-        task()
-        return 1000 * (time.perf_counter() - started)
+        started, calls, spent = time.perf_counter(), 0, 0.0
+        while spent < TURN:
+            task()
+            calls, spent = calls + 1, time.perf_counter() - started
+        return 1000 * spent / calls
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda.synchronize()
     start.record()
@@ -553,15 +576,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("torch sees no CUDA device here")
     if flags.threads or flags.device == "cpu":
         torch.set_num_threads(flags.threads or 1)
-    torch.backends.cudnn.benchmark = flags.device == "cuda"  # the dense baselines at their best
 
     wanted = list(scenes(flags.device, quick=flags.quick))
     peaks = Peaks.measure(flags.device, sorted({scene.dtype for scene in wanted}), quick=flags.quick)
     rows: list[Row] = []
     table = [heading(flags.device, peaks)]
     print(table[0], flush=True)
-    for scene in wanted:
-        for row in measure(scene, flags.device, peaks, flags.repeats):
+    task = functools.partial(
+        _measured, device=flags.device, peaks=peaks, repeats=flags.repeats, threads=torch.get_num_threads()
+    )
+    for found in _each_apart(task, wanted) if flags.device == "cpu" else map(task, wanted):
+        for row in found:
             rows.append(row)
             table.append(table_line(row))
             print(table[-1], flush=True)
