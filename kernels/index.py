@@ -5,7 +5,7 @@ Shape letters: N pictures, H x W cells, P = N*H*W, n degraded (active) cells, m 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from typing import NamedTuple
 
 import torch
@@ -91,13 +91,18 @@ class ActiveIndex:
     neighbours: Tensor
     bands: Tensor
     lines: LineTables | None
+    known: InitVar[bool] = False
+    """That the tables fit, as those of build_index do: they are then not looked through."""
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, known: bool) -> None:
+        if known:
+            return
         n, cells = self.active.numel(), self.mask.numel()
-        if n + self.clean.numel() != cells or self.neighbours.shape not in ((n, 9), (0, 9)):
+        banded, shape = int(self.bands.sum()), self.neighbours.shape
+        if n + self.clean.numel() != cells or banded != n or shape not in ((n, 9), (0, 9)):
             raise ValueError(
-                f"{n} active and {self.clean.numel()} clean cells with neighbours "
-                f"{list(self.neighbours.shape)} do not index a mask of {cells} cells: use build_index"
+                f"{n} active and {self.clean.numel()} clean cells with neighbours {list(shape)} and bands "
+                f"of {banded} do not index a mask of {cells} cells: use build_index"
             )
         bounds = {"active": (self.active, cells), "clean": (self.clean, cells)}
         bounds["neighbours"] = (self.neighbours, n + 1)
@@ -105,6 +110,7 @@ class ActiveIndex:
             lines, slots, keys = self.lines, self.lines.query_at.numel(), self.lines.key_at.numel()
             bounds |= {"query_at": (lines.query_at, n), "query_slots": (lines.query_slots, slots + 1)}
             bounds |= {"key_at": (lines.key_at, cells - n), "key_slots": (lines.key_slots, keys + 1)}
+            bounds |= {"pairs": (lines.pairs, 2 * n)}
         _check_ranges(bounds)
 
     @property
@@ -132,7 +138,7 @@ def build_index(mask: Tensor, *, non_local: bool = True) -> ActiveIndex:
     cells = mask[:, 0].contiguous()
     active, clean, bands = _banded(cells)
     lines = _line_tables(cells, active, clean) if non_local else None
-    return ActiveIndex(mask, active, clean, _neighbours(cells, active), bands, lines)
+    return ActiveIndex(mask, active, clean, _neighbours(cells, active), bands, lines, known=True)
 
 
 def _check_ranges(bounds: dict[str, tuple[Tensor, int]]) -> None:

@@ -95,6 +95,8 @@ def test_tables_of_another_mask_are_refused():
         replace(made, neighbours=made.neighbours + 1)
     with pytest.raises(ValueError, match="use build_index"):
         replace(made, active=made.active[1:])
+    with pytest.raises(ValueError, match="use build_index"):
+        replace(made, bands=made.bands + 1)
 
 
 @pytest.mark.parametrize(
