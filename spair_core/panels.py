@@ -46,7 +46,12 @@ def side_by_side(
 
 
 def overlay(picture: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """The picture, darkened, with the masked pixels in one bright colour."""
+    """The picture uint8 [H, W, 3], darkened, with the pixels of a mask bool [H, W] in one bright colour.
+
+    Raises ValueError where the sizes differ.
+    """
+    if mask.shape != picture.shape[:2]:
+        raise ValueError(f"a mask of {list(mask.shape)} does not fit a picture of {list(picture.shape)}")
     shown = picture // 2
     shown[mask] = MARK
     return shown

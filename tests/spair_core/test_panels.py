@@ -19,6 +19,8 @@ def test_panels_stand_side_by_side(photos):
 def test_sizes_must_agree(photos):
     with pytest.raises(ValueError, match="one size"):
         panels.before_after(photos[0], photos[1])
+    with pytest.raises(ValueError, match="mask of"):
+        panels.overlay(photos[0], np.zeros((3, 5), bool))
 
 
 def test_contact_sheets_stand_in_rows():
