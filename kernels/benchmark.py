@@ -4,9 +4,9 @@
 
 Ours and the baselines take turns; a time is the median of several rounds after one to warm up. On a
 CPU every scene has a process of its own, so that none inherits another's memory, and a turn is as many
-calls as fill 50 ms. What memory costs is part of a time: the row-masked attention's large temporaries
-come from the system anew at every call, as is usual, and cost it up to half of its time. What
-is prepared once a mask (our index, the fused attention's masks, spconv's pairs) is in no operator's
+calls as fill 50 ms. What memory costs is part of a time: large temporaries (of the row-masked attention,
+of masked sums) come from the system anew at every call, as is usual, and may cost half of it. What is
+prepared once a mask (our index, the fused attention's masks, spconv's pairs) is in no operator's
 time; `index` states ours, of all four levels of a picture. The row-masked attention makes its masks in
 the call. Taking rows out of a picture and putting them back is in the networks' rows only. A number
 that could not be measured is null, and the reason goes to stderr.
