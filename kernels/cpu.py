@@ -275,7 +275,7 @@ class _Walk:
     """SNL's chunks of lines, one after another.
 
     They share the memory of their queries, keys and `maps` score maps: it stays in a CPU's cache, which
-    fresh memory does not. A chunk costs some thirty calls of torch, so what can be is done for all at once.
+    fresh memory does not. A chunk costs dozens of calls of torch, so what can be is done for all at once.
     """
 
     def __init__(self, lines: LineTables, like: Tensor, maps: int) -> None:
