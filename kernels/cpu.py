@@ -5,7 +5,7 @@ sums nine rows of Y; band after band of the picture, so that Y stays in the cach
 symmetric (neighbours[p, k] = q iff neighbours[q, 8-k] = p), so its backward pass is a gather and two
 products as well: no scatter, and the same bits every time.
 SNL compacts every row and column to its degraded queries and clean keys; left and right share one
-matrix of scores, and the blend weights are folded into it, so an axis costs two products.
+matrix of scores, and the blend weights are folded into it, so a line costs two products.
 These are plain torch and so also run, less fast, on other devices.
 """
 
