@@ -9,6 +9,7 @@ from dataclasses import InitVar, dataclass
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from kernels import cuda
@@ -160,26 +161,25 @@ def _banded(cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if _on_kernels(cells):
         active, clean, sizes = cuda.compact(cells)
         return active, clean, sizes[None].cpu()
-    column = cells.clone()  # is any of the three cells of this image column in the window active?
-    column[:, 1:] |= cells[:, :-1]
-    column[:, :-1] |= cells[:, 1:]
-    previous, following = torch.zeros_like(cells), torch.zeros_like(cells)
-    previous[:, :, 1:] = column[:, :, :-1]
-    following[:, :, :-1] = column[:, :, 1:]
-    ascending = cells.view(-1).nonzero()[:, 0]
-    previous, following = previous.view(-1)[ascending].int(), following.view(-1)[ascending]
+    framed = F.pad(cells.view(torch.uint8), (1, 1, 1, 1))
+    column = (
+        framed[:, :-2] | framed[:, 1:-1] | framed[:, 2:]
+    )  # is any of a window's three cells in it active?
+    previous, following = column[:, :, :-2], column[:, :, 2:].view(torch.bool)
     group = torch.where(following, previous, 3 - previous)
-    key = 4 * _band_of_row(cells)[torch.div(ascending, cells.shape[2], rounding_mode="floor")] + group
+    ascending, clean = cells.view(-1).nonzero()[:, 0], (~cells).view(-1).nonzero()[:, 0]
+    key = group.view(-1)[ascending] + 4 * _bands_of(ascending, cells)
     bands = torch.bincount(key, minlength=4 * (int(key.max()) // 4 + 1 if key.numel() else 1)).view(-1, 4)
-    clean = (~cells).view(-1).nonzero()[:, 0]
     return ascending[torch.argsort(key, stable=True)], clean, bands.cpu()
 
 
-def _band_of_row(cells: Tensor) -> Tensor:
-    """The band of each picture row [N*H]: rows next to one another are in the same or in the next one."""
+def _bands_of(ascending: Tensor, cells: Tensor) -> Tensor | int:
+    """The band of each active cell: rows next to one another are in the same or in the next one."""
+    if cells.is_cuda or len(ascending) <= BAND_CELLS:
+        return 0
     counts = cells.sum(2).view(-1)
-    size = counts.max().clamp(min=cells.numel() if cells.is_cuda else BAND_CELLS)
-    return (counts.cumsum(0) - counts) // size
+    bands = (counts.cumsum(0) - counts) // counts.max().clamp(min=BAND_CELLS)
+    return bands.repeat_interleave(counts)
 
 
 def _neighbours(cells: Tensor, active: Tensor) -> Tensor:
@@ -189,79 +189,63 @@ def _neighbours(cells: Tensor, active: Tensor) -> Tensor:
     if _on_kernels(cells):
         return cuda.neighbours(cells, active)
     pictures, height, width = cells.shape
-    picture_row = torch.div(active, width, rounding_mode="floor")
-    picture = torch.div(picture_row, height, rounding_mode="floor")
-    # A frame of one cell round each picture: the window's corner is then at a fixed distance.
-    corner = active + 2 * picture_row + picture * 2 * (width + 2)
-    steps = torch.arange(3, device=active.device)
-    window = (steps[:, None] * (width + 2) + steps).view(-1)
-    numbers = active.new_full((pictures * (height + 2) * (width + 2),), n)
-    numbers[corner + window[4]] = torch.arange(n, device=active.device)
-    return numbers[corner[:, None] + window]
+    # A frame of one cell round each picture: the windows then lie at one distance from their corners.
+    framed = width + 2
+    corner = torch.add(active, torch.div(active, width, rounding_mode="floor"), alpha=2)
+    corner.add_(torch.div(active, height * width, rounding_mode="floor"), alpha=2 * framed)
+    numbers = active.new_full((pictures * (height + 2) * framed,), n)
+    numbers[corner + framed + 1] = torch.arange(n, device=active.device)
+    windows = numbers.as_strided((len(numbers) - 2 * framed - 2, 3, 3), (1, framed, 1))
+    return windows[corner].view(n, 9)
 
 
 def _line_tables(cells: Tensor, active: Tensor, clean: Tensor) -> LineTables:
-    rows, columns = _Axis(cells, upright=False), _Axis(cells, upright=True)
-    queries, keys = torch.cat([rows.queries, columns.queries]), torch.cat([rows.keys, columns.keys])
-    lines, chunks = _chunked(queries, keys)
-    widths = chunks[:, 1:].repeat_interleave(chunks[:, 0], dim=0)
-    starts = active.new_full((queries.numel(), 2), ABSENT)
-    starts[lines] = (widths.cumsum(0) - widths).to(cells.device)
-    s, t = (chunks[:, :1] * chunks[:, 1:]).sum(0).tolist()
-    upright = lines >= rows.keys.numel()
-    slots = rows.slots(starts[: rows.keys.numel()]), columns.slots(starts[rows.keys.numel() :])
-    query_slots = torch.stack([axis[active] for axis in slots], 1).clamp_(max=s)
-    key_slots = torch.stack([axis[clean] for axis in slots], 1).clamp_(max=t)
-    before = torch.stack([rows.before()[active], columns.before()[active]], 1)
-    after = torch.stack([rows.all_keys()[active], columns.all_keys()[active]], 1) - before
+    both = torch.stack([cells, ~cells])
+    counts = torch.cat([both.sum(3).flatten(1), both.sum(2).flatten(1)], 1)  # of all rows, then all columns
+    chunked = _chunked(counts.t().tolist(), GPU_CHUNK_SCORES if cells.is_cuda else CHUNK_SCORES)
+    lines = active.new_tensor([line for members, _ in chunked for line in members])
+    starts, (s, t) = _first_slots(chunked, counts)
+    # Of every cell, line after line: twice its row number among its kind, one more on a column.
+    pair = active.new_empty(cells.numel())
+    for kind in (active, clean):
+        pair[kind] = torch.arange(0, 2 * kind.numel(), 2, device=cells.device)
+    pair, marked = _line_after_line(pair.view(cells.shape)), _line_after_line(cells)
+    pair[cells.numel() :] += 1
+    query_places, key_places = marked.nonzero()[:, 0], marked.logical_not_().nonzero()[:, 0]
+    query_pairs, query_slots = pair[query_places], _numbered(starts[0], counts[0], s)
+    key_pairs, key_slots = pair[key_places], _numbered(starts[1], counts[1], t)
+    keys, earlier = torch.stack([counts[1], counts[1].cumsum(0) - counts[1]]).repeat_interleave(counts[0], 1)
+    before = query_places - torch.arange(len(query_places), device=cells.device) - earlier
     # Cells without a slot write to the one past the end, which is then cut off.
-    query_at, pairs, befores, afters = active.new_zeros(4, s + 1)
-    key_at = active.new_zeros(t + 1)
-    pair = torch.arange(2 * active.numel(), device=cells.device).view(-1, 2)
-    query_at[query_slots], pairs[query_slots] = pair // 2, pair
-    befores[query_slots], afters[query_slots] = before, after
-    key_at[key_slots] = torch.arange(clean.numel(), device=cells.device)[:, None]
+    pairs, befores, afters, key_at = *active.new_zeros(3, s + 1), active.new_zeros(t + 1)
+    pairs[query_slots], befores[query_slots], afters[query_slots] = query_pairs, before, keys - before
+    key_at[key_slots] = key_pairs >> 1
     none = active.new_empty(0, 6)
     tables = LineTables(
-        query_at[:s], pairs[:s], key_at[:t], befores[:s], afters[:s], query_slots, key_slots, chunks,
-        keys[lines], none, none,
+        pairs[:s] >> 1, pairs[:s], key_at[:t], befores[:s], afters[:s],
+        torch.empty_like(query_slots).index_copy_(0, query_pairs, query_slots).view(-1, 2),
+        torch.empty_like(key_slots).index_copy_(0, key_pairs, key_slots).view(-1, 2),
+        torch.tensor([(len(members), *sizes) for members, sizes in chunked], dtype=torch.int64).view(-1, 3),
+        counts[1, lines], none, none,
     )  # fmt: skip
     if not _on_kernels(cells):
         return tables
-    (first_query, first_key), queries, keys = starts[lines].unbind(1), queries[lines], keys[lines]
-    described = torch.stack([upright.long(), first_query, queries, first_key, keys], 1)
-    tiled = tables._replace(query_tiles=_tiles(described, queries), key_tiles=_tiles(described, keys))
-    return LineTables(*(table.int() for table in tiled))._replace(chunks=chunks)
+    axis = (torch.arange(counts.shape[1], device=cells.device) >= cells[:, :, 0].numel()).long()
+    described = torch.stack([axis, starts[0], counts[0], starts[1], counts[1]], 1)[lines]
+    query_tiles, key_tiles = (_tiles(described, described[:, column]) for column in (2, 4))
+    tables = tables._replace(query_tiles=query_tiles, key_tiles=key_tiles)
+    return LineTables(*(table.int() for table in tables))._replace(chunks=tables.chunks)
 
 
-class _Axis:
-    """The rows of `cells` [N, H, W], or its columns (`upright`): lines, and what stands where on them."""
+def _line_after_line(cells: Tensor) -> Tensor:
+    """[N, H, W] -> [2P]: the cells of all rows, then those of all columns."""
+    return torch.cat([cells.reshape(-1), cells.transpose(1, 2).reshape(-1)])
 
-    def __init__(self, cells: Tensor, *, upright: bool) -> None:
-        self._lying, self._upright = cells.transpose(1, 2) if upright else cells, upright
-        self._marked = self._lying.reshape(-1, self._lying.shape[2])
-        self._seen = self._marked.cumsum(1)
-        length = self._marked.shape[1]
-        self._clean_seen = torch.arange(1, length + 1, device=cells.device) - self._seen
-        self.queries, self.keys = self._seen[:, -1], self._clean_seen[:, -1]
-        """[lines]: active and clean cells of each."""
 
-    def slots(self, starts: Tensor) -> Tensor:
-        """[P]: the slot of every cell, where those of a line start at `starts` [lines, 2]: queries, keys."""
-        queries, keys = starts[:, :1] + self._seen, starts[:, 1:] + self._clean_seen
-        return self._of_cells(torch.where(self._marked, queries, keys) - 1)
-
-    def before(self) -> Tensor:
-        """[P]: the clean cells up to every cell on its line."""
-        return self._of_cells(self._clean_seen)
-
-    def all_keys(self) -> Tensor:
-        """[P]: all clean cells of a cell's line."""
-        return self._of_cells(self.keys[:, None].expand(self._marked.shape))
-
-    def _of_cells(self, values: Tensor) -> Tensor:
-        there = values.reshape(self._lying.shape)
-        return (there.transpose(1, 2) if self._upright else there).reshape(-1)
+def _numbered(starts: Tensor, counts: Tensor, end: int) -> Tensor:
+    """The slots of a kind's cells, line after line: `counts` of each from its start on, none over `end`."""
+    base = (starts - (counts.cumsum(0) - counts)).repeat_interleave(counts)
+    return base.add_(torch.arange(len(base), device=base.device)).clamp_(max=end)
 
 
 def _tiles(lines: Tensor, counts: Tensor) -> Tensor:
@@ -273,27 +257,40 @@ def _tiles(lines: Tensor, counts: Tensor) -> Tensor:
     return torch.cat([lines[of_line], (number - first)[:, None] * cuda.TILE], 1)
 
 
-def _chunked(queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
-    """The lines with both kinds of cell, most degraded first [lines], and their chunks (l, Q, K).
+Chunk = tuple[list[int], tuple[int, int]]
+"""Lines, by number, and the slots that each gets: Q and K."""
 
-    `queries` and `keys` [lines]: how many each holds.
+
+def _chunked(counts: list[list[int]], most: int) -> list[Chunk]:
+    """The lines with both kinds of cell, most degraded first, in chunks of at most `most` scores.
+
+    `counts`: how many queries and keys each line holds.
     """
-    lines = ((queries > 0) & (keys > 0)).nonzero()[:, 0]
-    lines = lines[torch.argsort(queries[lines], descending=True, stable=True)]
-    most = GPU_CHUNK_SCORES if queries.is_cuda else CHUNK_SCORES
+    mixed = [line for line, (queries, keys) in enumerate(counts) if queries and keys]
+    mixed.sort(key=lambda line: -counts[line][0])
     most_padding = most * CHUNK_PADDING // CHUNK_SCORES
-    counts = torch.stack([queries[lines], keys[lines]], 1).tolist()
-    chunks, start = [], 0
-    while start < len(counts):
-        width, longest = counts[start]
+    chunks: list[Chunk] = []
+    start = 0
+    while start < len(mixed):
+        width, longest = counts[mixed[start]]
         used, stop = width * longest, start + 1
-        while stop < len(counts):
-            size, length = counts[stop]
+        while stop < len(mixed):
+            size, length = counts[mixed[stop]]
             length, used = max(length, longest), used + size * length
             scores = (stop + 1 - start) * width * length
             if scores > most or scores - used > most_padding:
                 break
             longest, stop = length, stop + 1
-        chunks.append((stop - start, width, longest))
+        chunks.append((mixed[start:stop], (width, longest)))
         start = stop
-    return lines, torch.tensor(chunks, dtype=torch.int64).view(-1, 3)
+    return chunks
+
+
+def _first_slots(chunks: list[Chunk], counts: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    """Where the slots of queries and keys of each line start [2, lines], and how many there are of each."""
+    starts, s, t = [[ABSENT] * counts.shape[1] for _ in counts], 0, 0
+    for lines, (queries, keys) in chunks:
+        for line in lines:
+            starts[0][line], starts[1][line] = s, t
+            s, t = s + queries, t + keys
+    return counts.new_tensor(starts), (s, t)
