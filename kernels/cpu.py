@@ -207,14 +207,10 @@ def snl_step(queries: Tensor, keys: Tensor, blend: Tensor, lines: LineTables, sc
         wide = snl_step(queries.float(), keys.float(), blend.float(), lines, scale)
         return wide.to(queries.dtype)
     walk = _Walk(lines, queries, maps=3)
-    exist = _exist(lines, queries.dtype)
-    weights = _slot_weights(blend, lines, exist)
     slots = _slots(lines.query_at, queries)
-    for part, weight, out in zip(
-        walk.attention(queries, keys, scale, exist), walk.queries(weights), walk.queries(slots), strict=True
-    ):
+    for part, out in zip(walk.attention(queries, keys, blend, scale), walk.queries(slots), strict=True):
         low, high, *_ = part.maps
-        low_factor, high_factor = (weight * part.scales).split(1, dim=2)
+        low_factor, high_factor = part.factors.split(1, dim=2)
         torch.bmm(low.mul_(low_factor).addcmul_(high, high_factor), part.keys, out=out)
     return F.embedding_bag(lines.query_slots, slots, mode="sum")
 
@@ -227,32 +223,26 @@ def snl_step_backward(
         grads = snl_step_backward(grad.float(), queries.float(), keys.float(), blend.float(), lines, scale)
         return grads[0].to(queries.dtype), grads[1].to(keys.dtype), grads[2].to(blend.dtype)
     walk = _Walk(lines, queries, maps=4)
-    exist = _exist(lines, queries.dtype)
-    weights = _slot_weights(blend, lines, exist)
     grad_at = grad.index_select(0, lines.query_at)
     query_slots, key_slots = _slots(lines.query_at, queries), _slots(lines.key_at, queries)
-    share_slots = _slots(lines.query_at, weights)
-    for part, weight, upstream, shares, out, out_keys in zip(
-        walk.attention(queries, keys, scale, exist),
-        walk.queries(weights), walk.queries(grad_at), walk.queries(share_slots), walk.queries(query_slots),
-        walk.keys(key_slots),
-        strict=True,
+    share_slots = _slots(lines.query_at, blend[:, :2])
+    for part, upstream, shares, out, out_keys in zip(
+        walk.attention(queries, keys, blend, scale), walk.queries(grad_at), walk.queries(share_slots),
+        walk.queries(query_slots), walk.keys(key_slots), strict=True,
     ):  # fmt: skip
         low, high, mixed, grad_mixed = part.maps
         torch.bmm(upstream, part.keys.transpose(1, 2), out=grad_mixed)
         for number, side in enumerate((low, high)):
             torch.sum(torch.mul(side, grad_mixed, out=mixed), 2, out=shares[..., number])
         shares.mul_(part.scales)
-        factors = weight * part.scales
-        low_factor, high_factor = factors.split(1, dim=2)
-        low_held, high_held = factors.mul(shares).split(1, dim=2)
+        low_factor, high_factor = part.factors.split(1, dim=2)
+        low_held, high_held = part.factors.mul(shares).split(1, dim=2)
         torch.mul(low, low_factor, out=mixed).addcmul_(high, high_factor)
         held = low.mul_(low_held).addcmul_(high, high_held)
         grad_scores = grad_mixed.mul_(mixed).sub_(held)
         torch.bmm(grad_scores, part.keys, out=out)
         torch.bmm(mixed.transpose(1, 2), upstream, out=out_keys)
         out_keys.baddbmm_(grad_scores.transpose(1, 2), part.queries, alpha=scale)
-    share_slots[:-1] *= exist
     return (
         F.embedding_bag(lines.query_slots, query_slots, mode="sum").mul_(scale),
         F.embedding_bag(lines.key_slots, key_slots, mode="sum"),
@@ -268,7 +258,9 @@ class _Attention(NamedTuple):
     maps: tuple[Tensor, ...]
     """[l, Q, K] each: the softmax over the keys before and over those after, then scratch."""
     scales: Tensor
-    """[l, Q, 2]: what the first two maps are to be multiplied by."""
+    """[l, Q, 2]: what the first two maps are to be multiplied by; zero for one without keys."""
+    factors: Tensor
+    """[l, Q, 2]: the same times the blend weights."""
 
 
 class _Walk:
@@ -281,29 +273,30 @@ class _Walk:
     def __init__(self, lines: LineTables, like: Tensor, maps: int) -> None:
         self._shapes: list[tuple[int, int, int]] = lines.chunks.tolist()
         self._lines = lines
-        self._query_counts = [count * queries for count, queries, _ in self._shapes]
-        self._key_counts = [count * keys for count, _, keys in self._shapes]
-        most = [
-            max(sizes, default=0)
-            for sizes in (map(math.prod, self._shapes), self._query_counts, self._key_counts)
-        ]
-        self._maps = like.new_empty(maps, most[0])
-        self._queries, self._keys = (like.new_empty(rows, like.shape[1]) for rows in most[1:])
+        most_scores = max(map(math.prod, self._shapes), default=0)
+        self._maps = like.new_empty(maps, most_scores)
+        self._queries, self._keys = (
+            like.new_empty(max((shape[0] * shape[kind] for shape in self._shapes), default=0), like.shape[1])
+            for kind in (1, 2)
+        )
 
     def queries(self, slots: Tensor) -> Iterator[Tensor]:
         """Of a table of query slots [s or s+1, *], each chunk's part: views [l, Q, *]."""
-        parts = slots[: sum(self._query_counts)].split(self._query_counts)
-        for (count, queries, _), part in zip(self._shapes, parts, strict=True):
-            yield part.view(count, queries, -1)
+        return self._parts(slots, 1)
 
     def keys(self, slots: Tensor) -> Iterator[Tensor]:
         """Of a table of key slots [t or t+1, *], each chunk's part: views [l, K, *]."""
-        parts = slots[: sum(self._key_counts)].split(self._key_counts)
-        for (count, _, keys), part in zip(self._shapes, parts, strict=True):
-            yield part.view(count, keys, -1)
+        return self._parts(slots, 2)
 
-    def attention(self, queries: Tensor, keys: Tensor, scale: float, exist: Tensor) -> Iterator[_Attention]:
-        """Of each chunk, for the queries [n, C], the keys [m, C] and `_exist` [s, 2].
+    def _parts(self, slots: Tensor, kind: int) -> Iterator[Tensor]:
+        start = 0
+        for shape in self._shapes:
+            stop = start + shape[0] * shape[kind]
+            yield slots[start:stop].view(shape[0], shape[kind], -1)
+            start = stop
+
+    def attention(self, queries: Tensor, keys: Tensor, blend: Tensor, scale: float) -> Iterator[_Attention]:
+        """Of each chunk, for the queries [n, C], the keys [m, C] and the blend weights [n, 4].
 
         One softmax over the whole line, parted and divided by the parts' sums: half the exponentials.
         Where a part has next to nothing of the whole, too few bits of it are left, and it gets a softmax
@@ -315,11 +308,14 @@ class _Walk:
         places = 2 * torch.arange(widest, device=device, dtype=dtype) + 1
         far_places = places * FAR
         far_ends = (self._lines.line_keys.to(dtype) * (2 * FAR)).split([count for count, *_ in self._shapes])
+        exist = torch.stack([self._lines.before, self._lines.after], 1).clamp_(max=1).to(dtype)
+        weights = blend.reshape(-1, 2).index_select(0, self._lines.pairs)
         tables = zip(
-            self._shapes, self.queries(self._lines.query_at), self.keys(self._lines.key_at), far_ends,
-            self.queries((2 * self._lines.before).to(dtype)), self.queries(1 - exist), strict=True,
+            self._shapes, far_ends, self.queries(self._lines.query_at), self.keys(self._lines.key_at),
+            self.queries((2 * self._lines.before).to(dtype)), self.queries(exist), self.queries(1 - exist),
+            self.queries(weights), strict=True,
         )  # fmt: skip
-        for shape, query_at, key_at, end, ahead, absent in tables:
+        for shape, end, query_at, key_at, ahead, there, absent, weight in tables:
             q, k = _gathered(queries, query_at, self._queries), _gathered(keys, key_at, self._keys)
             maps = self._maps[:, : math.prod(shape)].view(-1, *shape)
             low, high, scores, *_ = maps.unbind(0)
@@ -336,7 +332,8 @@ class _Walk:
                 torch.softmax(scores + far.clamp(max=0), dim=2, out=low)
                 torch.softmax(scores.sub_(far.clamp_(min=0)), dim=2, out=high)
                 sums.fill_(1)
-            yield _Attention(q, k, maps.unbind(0), sums.reciprocal_())
+            scales = torch.div(there, sums, out=sums)
+            yield _Attention(q, k, maps.unbind(0), scales, weight * scales)
 
 
 def _gathered(rows: Tensor, at: Tensor, memory: Tensor) -> Tensor:
@@ -350,16 +347,6 @@ def _slots(table: Tensor, like: Tensor) -> Tensor:
     slots = like.new_empty(table.numel() + 1, like.shape[1])
     slots[-1] = 0
     return slots
-
-
-def _exist(lines: LineTables, dtype: torch.dtype) -> Tensor:
-    """Whether there are keys before and after each query slot [s, 2]: 1 or 0."""
-    return torch.stack([lines.before, lines.after], 1).clamp_(max=1).to(dtype)
-
-
-def _slot_weights(blend: Tensor, lines: LineTables, exist: Tensor) -> Tensor:
-    """The blend weights of both directions in each query slot [s, 2], zero for one without keys."""
-    return blend.reshape(-1, 2).index_select(0, lines.pairs).mul_(exist)
 
 
 def sfm(features: Tensor, mask: Tensor, eps: float, max_ratio: float, fade: float) -> tuple[Tensor, Tensor]:
