@@ -1,9 +1,9 @@
-"""Models on pictures without truth: how two differ on footage, and whether they leave clean pictures alone.
+"""Two models on footage, of which no truth is known: what each finds and changes, and how they differ.
 
     list -> [ read, decode ] -> [ every model on the same picture ] -> summary, panels
              CPU tasks            actors that hold the models           on the driver
 
-A clip gives frames, shards and pairs their clean pictures. What cannot be read is listed with its reason.
+Of a clip, frames are looked at. What cannot be read is listed with its reason.
 """
 
 from __future__ import annotations
@@ -24,19 +24,18 @@ import ray
 import ray.data
 from numpy.typing import NDArray
 
-from pipelines import cluster, evaluation, models, pairs, storage, tracking, video
-from pipelines.contenders import Look, measured, picture_row
+from pipelines import cluster, evaluation, models, storage, tracking, video
+from pipelines.contenders import Look, measured, picture_row, sorted_out
 from pipelines.manifest import CLIP, OTHER, PICTURE
 from pipelines.models import ModelError, ResolvedModel
+from pipelines.quarantine import Quarantine, QuarantinedError
 from pipelines.restore import BLOCKS, kind_of
 from pipelines.storage import StorageError
 from pipelines.video import ClipError
-from spair_core import images, metrics
+from spair_core import images
 from spair_core.images import PictureError
 from spair_core.panels import overlay, side_by_side
 
-CLEAN_CEILING = 60.0
-"""dB. Rounding to 8 bits alone leaves 58.9: what changed less than that has not changed."""
 DIFFERENCE_GAIN = 8
 """Panels show the difference of two results so many times as strong."""
 QUANTILES = (0.1, 0.5, 0.9)
@@ -134,29 +133,6 @@ class Comparison:
         return "\n".join(lines)
 
 
-@dataclass(frozen=True)
-class Untouched:
-    """What a model leaves of clean pictures: PSNR in dB against what went in, of `count` pictures.
-
-    More than CLEAN_CEILING counts as that. `degraded_share` is what it took for degraded.
-    """
-
-    model: str
-    count: int
-    psnr: float
-    worst: tuple[str, float]
-    degraded_share: float
-    unread: tuple[tuple[str, str], ...] = ()
-
-    def __str__(self) -> str:
-        key, psnr = self.worst
-        lines = [
-            f"{self.model}: {self.psnr:.2f} dB over {self.count} clean pictures, {psnr:.2f} dB on {key}, its "
-            f"worst; {self.degraded_share:.4f} of their pixels taken for degraded"
-        ]
-        return "\n".join(lines + [f"not read: {key}: {reason}" for key, reason in self.unread])
-
-
 def compare(config: CompareConfig) -> Comparison:
     """See both models on the footage, and keep what was found in an MLflow run.
 
@@ -173,7 +149,7 @@ def compare(config: CompareConfig) -> Comparison:
         cpus = cluster.cpu_shares(config.actors, gpus=config.num_gpus)
         pictures = ray.data.from_items(
             [asdict(item) for item in items], override_num_blocks=min(len(items), BLOCKS)
-        ).flat_map(_pictures, num_cpus=cpus[1])
+        ).flat_map(_pictures, fn_kwargs={"quarantine": Quarantine()}, num_cpus=cpus[1])
         rows = measured(
             contenders,
             pictures,
@@ -190,44 +166,6 @@ def compare(config: CompareConfig) -> Comparison:
         for place, (key, png) in enumerate(panels):
             run.log_bytes(f"panels/{place:02d}-{key.replace('/', '_')}.png", png)
     return comparison
-
-
-def untouched(
-    contenders: Sequence[ResolvedModel],
-    clean: Sequence[str],
-    *,
-    actors: int = 1,
-    num_gpus: float = 0.0,
-    limit: int | None = None,
-) -> list[Untouched]:
-    """What each model leaves of clean pictures: those in folders, or the targets of shards and of pairs.
-
-    `limit` bounds the pictures of each of them (of shards, the row groups so that as many remain).
-    Raises StorageError; ValueError where no picture could be read.
-    """
-    targets = {uri: storage.join(uri, "target") for uri in clean}
-    places = [target if storage.exists(target) else uri for uri, target in targets.items()]
-    items = pairs.list_examples(places, layout="clean", limit=limit)
-    cluster.connect()
-    cpus = cluster.cpu_shares(actors, gpus=num_gpus)
-    pictures = pairs.examples(items, num_cpus=cpus[1]).map(_target, num_cpus=cpus[1])
-    rows = measured(contenders, pictures, _changes, actors=actors, num_cpus=cpus[0], num_gpus=num_gpus)
-    good, unread = _sorted_out(rows, ", ".join(clean))
-    return [_left(model, number, good, unread) for number, model in enumerate(contenders)]
-
-
-def _left(
-    model: ResolvedModel, number: int, good: list[dict[str, Any]], unread: list[tuple[str, str]]
-) -> Untouched:
-    worst = min(good, key=lambda row: row["psnr"][number])
-    return Untouched(
-        model.uri,
-        len(good),
-        float(np.mean([row["psnr"][number] for row in good])),
-        (worst["key"], worst["psnr"][number]),
-        float(np.mean([row["share"][number] for row in good])),
-        tuple(unread),
-    )
 
 
 @dataclass(frozen=True)
@@ -266,44 +204,31 @@ def _shares(whole: int | None, parts: int) -> Iterator[int]:
         yield -1 if whole is None else whole // parts + (place < whole % parts)
 
 
-def _pictures(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _pictures(row: dict[str, Any], quarantine: Quarantine) -> Iterator[dict[str, Any]]:
     """The pictures of an item, and an error where there are no more because of one."""
     item = _Item(**row)
     try:
-        if item.kind == PICTURE:
-            yield picture_row(item.key, images.decode(storage.read_bytes(item.uri)).pixels)
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            local = Path(folder) / f"clip{Path(item.key).suffix}"
-            storage.download(item.uri, local)
-            for number, pixels in _frames(local, item.frames, item.step):
-                yield picture_row(f"{item.key}#{number}", pixels)
-    except (PictureError, ClipError, StorageError, OSError, MemoryError) as error:
+        with quarantine.hold(item.key):
+            yield from _seen(item)
+    except (PictureError, ClipError, StorageError, QuarantinedError, OSError, MemoryError) as error:
         yield picture_row(item.key, error=str(error))
+
+
+def _seen(item: _Item) -> Iterator[dict[str, Any]]:
+    if item.kind == PICTURE:
+        yield picture_row(item.key, images.decode(storage.read_bytes(item.uri)).pixels)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        local = Path(folder) / f"clip{Path(item.key).suffix}"
+        storage.download(item.uri, local)
+        for number, pixels in _frames(local, item.frames, item.step):
+            yield picture_row(f"{item.key}#{number}", pixels)
 
 
 def _frames(local: Path, most: int, step: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """Every `step`th frame of a clip with its number, at most `most` of them (-1: all)."""
     frames = (pixels for run in video.read_runs(local) for pixels in run.pixels)
     return islice(islice(enumerate(frames), 0, None, step), None if most < 0 else most)
-
-
-def _target(row: dict[str, Any]) -> dict[str, Any]:
-    key = f"{row['set']}/{row['key']}"
-    try:
-        return (
-            picture_row(key, error=row["error"])
-            if row["error"]
-            else picture_row(key, images.decode(row["target"]).pixels)
-        )
-    except PictureError as error:
-        return picture_row(key, error=str(error))
-
-
-def _changes(pixels: NDArray[np.uint8], looks: list[Look]) -> tuple[dict[str, Any], bytes]:
-    """How far each model is from leaving a picture as it is."""
-    psnr = [min(metrics.psnr(look.pixels, pixels), CLEAN_CEILING) for look in looks]
-    return {"psnr": psnr, "share": [float(look.mask.mean()) for look in looks]}, b""
 
 
 @dataclass
@@ -365,23 +290,6 @@ def _panel(pixels: NDArray[np.uint8], looks: list[Look], apart: NDArray[np.float
     return images.encode_png(np.concatenate(strips))
 
 
-def _sorted_out(
-    rows: Iterator[dict[str, Any]], where: str
-) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
-    """The rows that were measured, and the others' reasons. Raises ValueError where none was."""
-    good: list[dict[str, Any]] = []
-    unread: list[tuple[str, str]] = []
-    for row in rows:
-        if row["error"]:
-            unread.append((row["key"], row["error"]))
-        else:
-            good.append(row)
-    if not good:
-        reasons = "\n".join(f"{key}: {reason}" for key, reason in unread)
-        raise ValueError(f"no picture of {where} could be read:\n{reasons}")
-    return good, sorted(unread)
-
-
 def _summarised(
     config: CompareConfig,
     contenders: Sequence[ResolvedModel],
@@ -390,7 +298,7 @@ def _summarised(
 ) -> tuple[Comparison, list[tuple[str, bytes]]]:
     """The comparison, and the panels of where the two are furthest apart."""
     best: list[tuple[float, str, bytes]] = []
-    good, unread = _sorted_out(_keeping_panels(rows, best, config.panels), config.data)
+    good, unread = sorted_out(_keeping_panels(rows, best, config.panels), config.data)
     best.sort(reverse=True)
     champion, challenger = (_side(model, number, good) for number, model in enumerate(contenders))
     comparison = Comparison(

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipelines.models import ResolvedModel
+from pipelines.quarantine import Quarantine
 from pipelines.restore import BLOCK_BYTES
 from spair_core import inference, weights
 from spair_core.network import Spair
@@ -57,7 +58,12 @@ def measured(
     pictures.context.target_max_block_size = BLOCK_BYTES
     rows = pictures.map(
         _Contenders,
-        fn_constructor_kwargs={"files": [m.data for m in contenders], "measure": measure, "tile": tile},
+        fn_constructor_kwargs={
+            "files": [m.data for m in contenders],
+            "measure": measure,
+            "tile": tile,
+            "quarantine": Quarantine(),
+        },
         compute=ray.data.ActorPoolStrategy(size=actors),
         num_cpus=num_cpus,
         num_gpus=num_gpus or None,
@@ -69,11 +75,28 @@ def measured(
         raise RuntimeError(f"the stream of pictures broke: {error}") from error
 
 
+def sorted_out(
+    rows: Iterator[dict[str, Any]], where: str
+) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
+    """The rows that were measured, and the others' reasons. Raises ValueError where none was."""
+    good: list[dict[str, Any]] = []
+    unread: list[tuple[str, str]] = []
+    for row in rows:
+        if row["error"]:
+            unread.append((row["key"], row["error"]))
+        else:
+            good.append(row)
+    if not good:
+        reasons = "\n".join(f"{key}: {reason}" for key, reason in unread)
+        raise ValueError(f"no picture of {where} could be read:\n{reasons}")
+    return good, sorted(unread)
+
+
 class _Contenders:
     """The actor: holds the models, and shows each the same picture."""
 
-    def __init__(self, files: list[bytes], measure: Measure, tile: int) -> None:
-        self.measure, self.tile = measure, tile
+    def __init__(self, files: list[bytes], measure: Measure, tile: int, quarantine: Quarantine) -> None:
+        self.measure, self.tile, self.quarantine = measure, tile, quarantine
         device = "cuda" if torch.cuda.is_available() and ray.get_gpu_ids() else "cpu"
         self.models = [weights.load(data)[0].to(device) for data in files]
 
@@ -83,7 +106,8 @@ class _Contenders:
             return answer
         pixels = np.frombuffer(row["pixels"], np.uint8).reshape(int(row["height"]), int(row["width"]), 3)
         try:
-            values, panel = self.measure(pixels, [self._look(model, pixels) for model in self.models])
+            with self.quarantine.hold(row["key"]):
+                values, panel = self.measure(pixels, [self._look(model, pixels) for model in self.models])
         except (RuntimeError, MemoryError) as error:
             return {**answer, "error": f"the models could not restore it: {error}"}
         return {**answer, "measured": json.dumps(values), "panel": panel}

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pipelines import cluster, models, pairs, shards
 from pipelines.layouts import LayoutName
 from pipelines.models import ResolvedModel
+from pipelines.quarantine import Quarantine
 from spair_core import inference, metrics, weights
 from spair_core.images import PictureError
 from spair_core.metrics import LabErrors
@@ -159,7 +160,12 @@ def _judged_rows(
         )
     restored = examples.map(
         _Restorer,
-        fn_constructor_kwargs={"model": model.data, "tile": config.tile, "bce": bool(config.localizers)},
+        fn_constructor_kwargs={
+            "model": model.data,
+            "tile": config.tile,
+            "bce": bool(config.localizers),
+            "quarantine": Quarantine(),
+        },
         compute=ray.data.ActorPoolStrategy(size=config.actors),
         num_cpus=actor_cpus,
         num_gpus=config.num_gpus or None,
@@ -186,9 +192,10 @@ def _with_progress(rows: Iterable[dict[str, Any]], total: int) -> Iterator[dict[
 class _Restorer:
     """The actor: holds the model and restores pictures, adding to a row what became of it."""
 
-    def __init__(self, model: bytes, tile: int, bce: bool) -> None:
+    def __init__(self, model: bytes, tile: int, bce: bool, quarantine: Quarantine) -> None:
         self.model, card = weights.load(model)
         self.threshold, self.tile, self.bce = card.mask_threshold, tile, bce
+        self.quarantine = quarantine
         if torch.cuda.is_available() and ray.get_gpu_ids():
             self.model = self.model.to("cuda")
 
@@ -197,7 +204,8 @@ class _Restorer:
         if row["error"]:
             return {**row, **nothing}
         try:
-            return {**row, **self._restored(row)}
+            with self.quarantine.hold(f"{row['set']}/{row['key']}"):
+                return {**row, **self._restored(row)}
         except (PictureError, ValueError, RuntimeError) as error:
             return {**row, **nothing, "error": str(error)}
 

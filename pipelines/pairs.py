@@ -12,6 +12,7 @@ import ray.data
 
 from pipelines import layouts, shards, storage
 from pipelines.layouts import LayoutName, PairFiles
+from pipelines.quarantine import Quarantine, QuarantinedError
 from pipelines.storage import StorageError
 from spair_core import images
 from spair_core.crops import Example
@@ -108,7 +109,7 @@ def list_examples(
 def examples(items: Sequence[dict[str, Any]], *, num_cpus: float = 1.0) -> ray.data.Dataset:
     """Shard rows of the items, lazily, with a column `error`: why a row cannot be used, or null."""
     stream = ray.data.from_items(list(items), override_num_blocks=min(len(items), 256))
-    return stream.flat_map(_rows_of_item, num_cpus=num_cpus)
+    return stream.flat_map(_rows_of_item, fn_kwargs={"quarantine": Quarantine()}, num_cpus=num_cpus)
 
 
 def _row_groups(uri: str, limit: int | None) -> Iterator[shards.RowGroup]:
@@ -139,7 +140,7 @@ def _pair_items(uris: Sequence[str], layout: LayoutName, limit: int | None) -> I
         yield from of_set[:limit]
 
 
-def _rows_of_item(item: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _rows_of_item(item: dict[str, Any], quarantine: Quarantine) -> Iterator[dict[str, Any]]:
     if item.get("group"):
         yield from ({**row, "error": None} for row in shards.read_row_group(shards.RowGroup(**item["group"])))
     elif item.get("left_out"):
@@ -149,8 +150,9 @@ def _rows_of_item(item: dict[str, Any]) -> Iterator[dict[str, Any]]:
         files = PairFiles(**item["files"])
         tiling = Tiling(**item["tiling"]) if item.get("tiling") else None
         try:
-            yield from ({**row, "error": None} for row in read_rows(files, tiling))
-        except (PictureError, StorageError) as error:
+            with quarantine.hold(f"{files.set} {files.split} {files.key}"):
+                yield from ({**row, "error": None} for row in read_rows(files, tiling))
+        except (PictureError, StorageError, QuarantinedError) as error:
             yield _broken(files.key, files.set, files.split, str(error))
 
 

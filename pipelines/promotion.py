@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from pipelines import comparison, evaluation, manifest, models, paper, tracking
-from pipelines.comparison import Untouched
+from pipelines import evaluation, manifest, models, paper, tracking
 from pipelines.evaluation import EvaluateConfig, SetResult
 from pipelines.layouts import LayoutName
 from pipelines.models import AliasMovedError, ModelError
+from pipelines.untouched import Untouched, untouched
 
 Metric = Literal["psnr_y", "psnr_rgb"]
 JUDGED_ON_Y = frozenset({"rain", "raindrop"})
@@ -197,7 +197,7 @@ def _judged(
     if not config.clean:
         parts.append("clean pictures: none were named (--clean), so none were looked at")
         return decision, facts, "\n".join(parts)
-    left = comparison.untouched(
+    left = untouched(
         contenders, config.clean, actors=config.actors, num_gpus=config.num_gpus, limit=config.limit
     )
     clean = decide_clean(

@@ -33,6 +33,7 @@ from pipelines import cluster, manifest, models, storage, tracking, video
 from pipelines.ledger import Ledger, Summary, Terms
 from pipelines.manifest import CLIP, FAILED, IGNORED, OTHER, PICTURE, REJECTED, RESTORED, Manifest, Verdict
 from pipelines.models import ResolvedModel
+from pipelines.quarantine import Quarantine, QuarantinedError
 from pipelines.storage import StorageError, StoredObject
 from pipelines.video import ClipError, EncodeConfig, FrameRun
 from spair_core import images, inference, weights
@@ -167,18 +168,19 @@ def _stream(
 ) -> None:
     cluster.connect()
     actor_cpus, task_cpus = cluster.cpu_shares(config.actors, gpus=config.num_gpus)
+    quarantine = Quarantine()
     stream = ray.data.from_items(todo, override_num_blocks=min(len(todo), BLOCKS))
     stream.context.target_max_block_size = BLOCK_BYTES
     results = (
-        stream.flat_map(_decode, num_cpus=task_cpus)
+        stream.flat_map(_decode, fn_kwargs={"quarantine": quarantine}, num_cpus=task_cpus)
         .map(
             _Restorer,
-            fn_constructor_kwargs={"model": model.data, "tile": config.tile},
+            fn_constructor_kwargs={"model": model.data, "tile": config.tile, "quarantine": quarantine},
             compute=ray.data.ActorPoolStrategy(size=config.actors),
             num_cpus=actor_cpus,
             num_gpus=config.num_gpus or None,
         )
-        .map(_encode, fn_kwargs={"config": config}, num_cpus=task_cpus)
+        .map(_encode, fn_kwargs={"config": config, "quarantine": quarantine}, num_cpus=task_cpus)
     )
     terms = Terms(config.destination, config.options, model.digest, config.panels)
     ledger = Ledger(terms, todo, book, summary, run, partial(_join.remote, config))
@@ -191,30 +193,37 @@ def _stream(
     ledger.finish()
 
 
-def _decode(item: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _decode(item: dict[str, Any], quarantine: Quarantine) -> Iterator[dict[str, Any]]:
     """An item's pieces of work, or one that says why there are none (or no more)."""
     base = {**item, "part": 0, "last": True, "error": "", "verdict": RESTORED, "digest": ""}
     part = 0
     try:
-        if item["kind"] == PICTURE:
-            data = storage.read_bytes(item["uri"])
-            pixels = images.decode(data).pixels[None]
-            yield {**base, **_packed(pixels), "source": data, "digest": hashlib.sha256(data).hexdigest()}
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            local, digest = _fetched(item, folder)
-            held: FrameRun | None = None
-            for frames in video.read_runs(local):
-                if held is not None:
-                    yield {**base, **_packed(held.pixels), **_timing(held), "part": part, "last": False}
-                    part += 1
-                held = frames
-            if held is not None:
-                yield {**base, **_packed(held.pixels), **_timing(held), "part": part, "digest": digest}
+        with quarantine.hold(f"decode {item['key']}"):
+            for piece in _pieces(item):
+                yield {**base, **piece, "part": part}
+                part += 1
     except (PictureError, ClipError) as error:
         yield {**base, "part": part, "error": str(error), "verdict": REJECTED}
-    except (StorageError, OSError, MemoryError) as error:
+    except (QuarantinedError, StorageError, OSError, MemoryError) as error:
         yield {**base, "part": part, "error": str(error), "verdict": FAILED}
+
+
+def _pieces(item: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """What sets the pieces of an item apart: a picture is one, a clip is as many as it has runs of frames."""
+    if item["kind"] == PICTURE:
+        data = storage.read_bytes(item["uri"])
+        pixels = images.decode(data).pixels[None]
+        yield {**_packed(pixels), "source": data, "digest": hashlib.sha256(data).hexdigest()}
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        local, digest = _fetched(item, folder)
+        held: FrameRun | None = None
+        for frames in video.read_runs(local):
+            if held is not None:
+                yield {**_packed(held.pixels), **_timing(held), "last": False}
+            held = frames
+        if held is not None:
+            yield {**_packed(held.pixels), **_timing(held), "digest": digest}
 
 
 def _fetched(item: dict[str, Any], folder: str) -> tuple[Path, str]:
@@ -246,36 +255,32 @@ def _timing(run: FrameRun) -> dict[str, Any]:
 class _Restorer:
     """The actor: holds the model, and restores one picture or one run of frames a call."""
 
-    def __init__(self, model: bytes, tile: int) -> None:
+    def __init__(self, model: bytes, tile: int, quarantine: Quarantine) -> None:
         self.model = weights.load(model)[0]
-        self.tile = tile
+        self.tile, self.quarantine = tile, quarantine
         if torch.cuda.is_available() and ray.get_gpu_ids():
             self.model = self.model.to("cuda")
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        row = {**row, "model_seconds": 0.0, "degraded_share": 0.0, "panel_png": b""}
         if row["error"]:
-            return {**row, "model_seconds": 0.0, "degraded_share": 0.0, "panel_png": b""}
-        before = _unpacked(row)
-        started = time.monotonic()
+            return row
         try:
-            pieces = [inference.restore(self.model, frame[None], tile=self.tile) for frame in before]
+            with self.quarantine.hold(f"restore {row['key']} {row['part']}"):
+                return {**row, **self._restored(row)}
         except (RuntimeError, MemoryError) as error:
             # Out of memory, mostly: this item may work elsewhere, the others go on here.
-            reason = f"the model could not restore it: {error}"
-            return {
-                **row,
-                "error": reason,
-                "verdict": FAILED,
-                "model_seconds": 0.0,
-                "degraded_share": 0.0,
-                "panel_png": b"",
-            }
+            return {**row, "error": f"the model could not restore it: {error}", "verdict": FAILED}
+
+    def _restored(self, row: dict[str, Any]) -> dict[str, Any]:
+        before = _unpacked(row)
+        started = time.monotonic()
+        pieces = [inference.restore(self.model, frame[None], tile=self.tile) for frame in before]
         seconds = time.monotonic() - started
         panel = b""
         if row["panel"] and row["part"] == 0:
             panel = images.encode_png(before_after(before[0], pieces[0].pixels[0], pieces[0].mask[0]))
         return {
-            **row,
             "pixels": b"".join(piece.pixels.tobytes() for piece in pieces),
             "model_seconds": seconds,
             "degraded_share": float(np.mean([piece.mask.mean() for piece in pieces])),
@@ -283,7 +288,7 @@ class _Restorer:
         }
 
 
-def _encode(row: dict[str, Any], config: RestoreConfig) -> dict[str, Any]:
+def _encode(row: dict[str, Any], config: RestoreConfig, quarantine: Quarantine) -> dict[str, Any]:
     """Write what a piece of work gave; what is left is small and goes to the ledger."""
     slim = {k: row[k] for k in ("key", "kind", "part", "last", "error", "verdict", "digest")}
     slim |= {k: row[k] for k in ("model_seconds", "degraded_share", "panel_png")}
@@ -293,18 +298,22 @@ def _encode(row: dict[str, Any], config: RestoreConfig) -> dict[str, Any]:
     pixels = _unpacked(row)
     slim |= {"frames": pixels.shape[0], "height": pixels.shape[1], "width": pixels.shape[2]}
     try:
-        if row["kind"] == PICTURE:
-            picture = images.decode(row["source"]).with_pixels(pixels[0])
-            data = images.encode(picture, quality=config.quality)
-            storage.write_bytes(storage.join(config.destination, row["key"]), data)
-            return {**slim, "output_digest": hashlib.sha256(data).hexdigest()}
-        run = FrameRun(pixels, tuple(int(stamp) for stamp in row["pts"]), _clip_format(row))
-        storage.write_bytes(
-            _segment(config, row["key"], int(row["part"])), video.encode_run(run, config.encode)
-        )
-        return {**slim, "rotation": int(row["rotation"])}
-    except (StorageError, OSError, ValueError) as error:
+        with quarantine.hold(f"encode {row['key']} {row['part']}"):
+            return {**slim, **_written(row, pixels, config)}
+    except (QuarantinedError, StorageError, OSError, ValueError) as error:
         return {**slim, "error": f"could not be written: {error}", "verdict": FAILED}
+
+
+def _written(row: dict[str, Any], pixels: NDArray[np.uint8], config: RestoreConfig) -> dict[str, Any]:
+    """Write a restored picture, or a run of frames as a segment of its clip."""
+    if row["kind"] == PICTURE:
+        picture = images.decode(row["source"]).with_pixels(pixels[0])
+        data = images.encode(picture, quality=config.quality)
+        storage.write_bytes(storage.join(config.destination, row["key"]), data)
+        return {"output_digest": hashlib.sha256(data).hexdigest()}
+    run = FrameRun(pixels, tuple(int(stamp) for stamp in row["pts"]), _clip_format(row))
+    storage.write_bytes(_segment(config, row["key"], int(row["part"])), video.encode_run(run, config.encode))
+    return {"rotation": int(row["rotation"])}
 
 
 def _clip_format(row: dict[str, Any]) -> video.ClipFormat:

@@ -1,36 +1,17 @@
-"""Two models on footage, and models on clean pictures, through the real stream."""
+"""Two models on footage, through the real stream."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import mlflow
 import numpy as np
 import pytest
-import torch
 
 from jobs import compare as job
-from pipelines import comparison, models, shards, storage
+from pipelines import comparison, models, storage
 from pipelines.comparison import CompareConfig
-from spair_core import images, inference, metrics, weights
+from spair_core import images, inference, weights
 from spair_core.images import encode_png
-from spair_core.network import Spair
-from tests.pipelines.test_shards import row
 from tests.pipelines.test_video import make_clip
-
-
-def half_marked(config, seed, photo):
-    """A model that takes about half the pixels of a photograph for degraded."""
-    torch.manual_seed(seed)
-    model = Spair(config).eval()
-    with torch.inference_mode():
-        probability = model.locate(torch.tensor(photo).permute(2, 0, 1)[None] / 255).sigmoid()
-    config = replace(config, binarize=float(probability.median()))
-    return weights.save(model, weights.ModelCard(config, "rain", 0.05))
-
-
-@pytest.fixture(scope="session")
-def two_models(tiny_config, photos):
-    return [half_marked(tiny_config, seed, photos[0][:40, :60]) for seed in (0, 1)]
 
 
 @pytest.fixture
@@ -123,37 +104,3 @@ def test_what_cannot_be_compared_is_refused(footage, mlflow_store):
         comparison.compare(CompareConfig(*both, f"{footage}/notes"))
     with pytest.raises(ValueError, match="frame_step"):
         CompareConfig(*both, "x", frame_step=0)
-
-
-@pytest.mark.cluster
-def test_clean_pictures_are_held_against_themselves(cluster, photos, s3, two_models):
-    for i in range(3):
-        clean = photos[i][:40, :60]
-        storage.write_bytes(f"{s3}/folder/{i}.png", encode_png(clean))
-        storage.write_bytes(f"{s3}/pairs/input/{i}.png", encode_png(clean // 2))
-        storage.write_bytes(f"{s3}/pairs/target/{i}.png", encode_png(clean))
-    storage.write_bytes(f"{s3}/folder/bad.png", b"nonsense")
-    storage.write_bytes(f"{s3}/folder/notes.txt", b"hello")
-    written = [row(str(i), photos[i][:40, :60]) for i in range(3)]
-    shards.commit(f"{s3}/shards", [shards.write_shard(f"{s3}/shards", written)], {})
-    contenders = [models.ResolvedModel("", name, data) for name, data in zip("ab", two_models, strict=True)]
-
-    places = [f"{s3}/{place}" for place in ("folder", "pairs", "shards")]
-    results = comparison.untouched(contenders, places)
-    for found, model in zip(results, contenders, strict=True):
-        by_hand = [
-            metrics.psnr(inference.restore(model.build(), photo[None, :40, :60]).pixels[0], photo[:40, :60])
-            for photo in photos[:3]
-        ]
-        assert (found.model, found.count) == (model.uri, 9)
-        assert found.psnr == pytest.approx(np.mean(np.minimum(by_hand, comparison.CLEAN_CEILING)))
-        assert found.worst[0].endswith(f"/{np.argmin(by_hand)}")
-        assert [key for key, _ in found.unread] == ["folder/bad", "folder/notes.txt"]
-        assert "not read: folder/notes.txt: not a picture by its ending" in str(found)
-
-
-@pytest.mark.cluster
-def test_nothing_to_see_is_an_error_with_its_reasons(cluster, s3, tiny_weights):
-    storage.write_bytes(f"{s3}/bad/bad.png", b"nonsense")
-    with pytest.raises(ValueError, match=r"bad/bad: .*not a picture"):
-        comparison.untouched([models.ResolvedModel("", "a", tiny_weights)], [f"{s3}/bad"])

@@ -3,17 +3,20 @@
 import json
 
 import numpy as np
+import pytest
 
 from pipelines import comparison, contenders
 from pipelines.contenders import Look, picture_row
+from pipelines.quarantine import Quarantine
 
 
 def shares(pixels, looks):
     return {"shares": [float(look.mask.mean()) for look in looks]}, b""
 
 
-def test_a_picture_that_fails_costs_only_itself(tiny_weights, photos):
-    actor = contenders._Contenders([tiny_weights, tiny_weights], shares, tile=1024)
+@pytest.mark.cluster
+def test_a_picture_that_fails_costs_only_itself(cluster, tiny_weights, photos):
+    actor = contenders._Contenders([tiny_weights, tiny_weights], shares, 1024, Quarantine())
     row = picture_row("a", photos[0][:40, :40])
     good = actor(row)
     assert good["error"] == ""

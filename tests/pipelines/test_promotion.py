@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from jobs import promote as job
-from pipelines import comparison, evaluation, models, promotion, tracking
-from pipelines.comparison import Untouched
+from pipelines import evaluation, models, promotion, tracking
 from pipelines.evaluation import SetResult, WorstGain
 from pipelines.promotion import PromoteConfig, decide, decide_clean
+from pipelines.untouched import Untouched
 from spair_core import weights
 
 
@@ -135,7 +135,7 @@ def test_only_a_registered_version_can_be_promoted(mlflow_store):
 
 def test_a_candidate_that_touches_clean_pictures_is_refused(scores, monkeypatch, capsys):
     def keep(*psnr):
-        monkeypatch.setattr(comparison, "untouched", lambda *_, **__: [left(value) for value in psnr])
+        monkeypatch.setattr(promotion, "untouched", lambda *_, **__: [left(value) for value in psnr])
 
     keep(34)
     assert promoted("models:/rain/1", clean=("photos",)) == 3

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import mlflow
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 
 from pipelines import models, restore, storage
 from pipelines.manifest import FAILED, IGNORED, REJECTED, RESTORED, Manifest
+from pipelines.quarantine import Quarantine
 from pipelines.restore import RestoreConfig
 from spair_core import images
 from spair_core.images import encode_png
@@ -87,9 +89,11 @@ def test_everything_gets_a_verdict_and_nothing_is_done_twice(
     assert again.count(RESTORED) == 0
 
 
-def test_a_model_that_fails_costs_only_its_item(tiny_weights, photos):
-    actor = restore._Restorer(tiny_weights, tile=1024)
+@pytest.mark.cluster
+def test_a_model_that_fails_costs_only_its_item(cluster, tiny_weights, photos):
+    actor = restore._Restorer(tiny_weights, tile=1024, quarantine=Quarantine())
     row = {
+        "key": "a.png",
         "error": "",
         "panel": True,
         "part": 0,
@@ -161,3 +165,33 @@ def test_a_killed_run_goes_on_where_it_was(footage, mlflow_store, photos, tmp_pa
     assert [item.verdict for item in book] == [RESTORED] * 24
     assert f"{len(journalled)} done before" in finished.stdout
     assert FAILED not in {item.verdict for item in book}
+
+
+@pytest.mark.cluster
+def test_what_kills_its_process_costs_only_itself(cluster, footage, photos, mlflow_store, monkeypatch):
+    for i, name in enumerate(("good", "heavy", "poison")):
+        storage.write_bytes(f"{footage}/night/{name}.png", encode_png(photos[i][:40, :60]))
+    config = RestoreConfig(f"{footage}/night", f"{footage}/dry", model=f"{footage}/model", panels=0)
+    decode = restore._decode
+
+    def die(*_):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def poisoned(item, quarantine):
+        deadly = item["key"] == "poison.png"
+        with mock.patch.object(images, "decode", die if deadly else images.decode):
+            yield from decode(item, quarantine)
+
+    class TooHeavy(restore._Restorer):
+        def _restored(self, row):
+            return die() if row["key"] == "heavy.png" else super()._restored(row)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(restore, "_decode", poisoned)
+        patched.setattr(restore, "_Restorer", TooHeavy)
+        summary = restore.restore(config)
+    outcome = {item.key: (item.verdict, item.reason) for item in summary.verdicts}
+    assert outcome.pop("good.png") == (RESTORED, "")
+    assert all(verdict == FAILED and "died 2 times" in reason for verdict, reason in outcome.values())
+    again = restore.restore(config)
+    assert (again.already, again.count(RESTORED)) == (1, 2)

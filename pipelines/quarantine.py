@@ -1,0 +1,55 @@
+"""Work that kills its process, by a crash or for want of memory: tried twice, then left alone.
+
+No exception is seen of it, and Ray starts what a dead process had in hand anew, for ever.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+DEATHS = 2
+"""Processes that a piece of work may take with it."""
+
+
+class QuarantinedError(RuntimeError):
+    """A piece of work was in hand each time when so many processes died."""
+
+
+class _Register:
+    """What is in hand; what was taken up and never laid down is so at the cost of a process."""
+
+    def __init__(self) -> None:
+        self.taken: Counter[str] = Counter()
+
+    def take_up(self, work: str) -> int:
+        """How often it was taken up before and not laid down."""
+        self.taken[work] += 1
+        return self.taken[work] - 1
+
+    def lay_down(self, work: str) -> None:
+        del self.taken[work]
+
+
+class Quarantine:
+    """One for a stream; its copies in the workers share what they know. A Ray cluster must be there."""
+
+    def __init__(self) -> None:
+        actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Register)
+        self._register = actor.remote()
+
+    @contextmanager
+    def hold(self, work: str) -> Iterator[None]:
+        """Around doing a piece of work. Raises QuarantinedError, before it is done, where it was deadly."""
+        if ray.get(self._register.take_up.remote(work)) >= DEATHS:
+            raise QuarantinedError(
+                f"its process died {DEATHS} times while this was in hand: it crashes, or needs more memory "
+                "than there is"
+            )
+        try:
+            yield
+        finally:
+            self._register.lay_down.remote(work)
