@@ -51,6 +51,10 @@ def unavailable() -> str | None:
         return "CuPy is not installed (pip install cupy-cuda13x)"
     if not torch.cuda.is_available():
         return "torch sees no NVIDIA GPU"
+    if not hasattr(torch.cuda.Stream, "__cuda_stream__"):
+        return "torch is older than 2.10 and cannot share its streams"
+    if not hasattr(cupy.cuda.Stream, "from_external"):
+        return "CuPy is older than 14 and cannot work on torch's streams"
     if cupy.cuda.runtime.runtimeGetVersion() < 12000:
         return "CuPy was built for a CUDA older than 12"
     if torch.cuda.get_device_capability() < (8, 0):

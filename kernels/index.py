@@ -6,6 +6,7 @@ Shape letters: N pictures, H x W cells, P = N*H*W, n degraded (active) cells, m 
 from __future__ import annotations
 
 from dataclasses import InitVar, dataclass
+from itertools import islice
 from typing import NamedTuple
 
 import torch
@@ -39,9 +40,9 @@ ABSENT = 1 << 40
 class LineTables(NamedTuple):
     """The rows and columns that hold both kinds of cell: SNL's queries (degraded) and keys (clean).
 
-    The lines are sorted by their number of degraded cells and cut into chunks. A chunk of l lines gives
-    each Q query slots and K key slots; slots are numbered through, line after line and chunk after
-    chunk: s query slots, t key slots. int64, on a GPU int32.
+    The lines are sorted by their number of degraded cells and cut into chunks (for the GPU's kernels, each
+    stands alone). A chunk of l lines gives each Q query slots and K key slots; slots are numbered through,
+    line after line and chunk after chunk: s query slots, t key slots. int64, for the kernels int32.
     """
 
     query_at: Tensor
@@ -59,7 +60,7 @@ class LineTables(NamedTuple):
     key_slots: Tensor
     """[m, 2]: the slots of a clean cell on its row and column, t where the line holds no degraded cell."""
     chunks: Tensor
-    """[chunks, 3], int64 on the CPU: l, Q and K of each."""
+    """[chunks, 3], int64: l, Q and K of each."""
     line_keys: Tensor
     """[lines]: how many keys each line holds, in the order of their slots."""
     query_tiles: Tensor
@@ -202,9 +203,8 @@ def _neighbours(cells: Tensor, active: Tensor) -> Tensor:
 def _line_tables(cells: Tensor, active: Tensor, clean: Tensor) -> LineTables:
     both = torch.stack([cells, ~cells])
     counts = torch.cat([both.sum(3).flatten(1), both.sum(2).flatten(1)], 1)  # of all rows, then all columns
-    chunked = _chunked(counts.t().tolist(), GPU_CHUNK_SCORES if cells.is_cuda else CHUNK_SCORES)
-    lines = active.new_tensor([line for members, _ in chunked for line in members])
-    starts, (s, t) = _first_slots(chunked, counts)
+    lines, chunks, starts = _each_alone(counts) if _on_kernels(cells) else _chunked(counts)
+    s, t = (chunks[:, :1] * chunks[:, 1:]).sum(0).tolist()
     # Of every cell, line after line: twice its row number among its kind, one more on a column.
     pair = active.new_empty(cells.numel())
     for kind in (active, clean):
@@ -225,8 +225,7 @@ def _line_tables(cells: Tensor, active: Tensor, clean: Tensor) -> LineTables:
         pairs[:s] >> 1, pairs[:s], key_at[:t], befores[:s], afters[:s],
         torch.empty_like(query_slots).index_copy_(0, query_pairs, query_slots).view(-1, 2),
         torch.empty_like(key_slots).index_copy_(0, key_pairs, key_slots).view(-1, 2),
-        torch.tensor([(len(members), *sizes) for members, sizes in chunked], dtype=torch.int64).view(-1, 3),
-        counts[1, lines], none, none,
+        chunks, counts[1, lines], none, none,
     )  # fmt: skip
     if not _on_kernels(cells):
         return tables
@@ -234,7 +233,7 @@ def _line_tables(cells: Tensor, active: Tensor, clean: Tensor) -> LineTables:
     described = torch.stack([axis, starts[0], counts[0], starts[1], counts[1]], 1)[lines]
     query_tiles, key_tiles = (_tiles(described, described[:, column]) for column in (2, 4))
     tables = tables._replace(query_tiles=query_tiles, key_tiles=key_tiles)
-    return LineTables(*(table.int() for table in tables))._replace(chunks=tables.chunks)
+    return LineTables(*(table.int() for table in tables))._replace(chunks=chunks)
 
 
 def _line_after_line(cells: Tensor) -> Tensor:
@@ -257,40 +256,50 @@ def _tiles(lines: Tensor, counts: Tensor) -> Tensor:
     return torch.cat([lines[of_line], (number - first)[:, None] * cuda.TILE], 1)
 
 
-Chunk = tuple[list[int], tuple[int, int]]
-"""Lines, by number, and the slots that each gets: Q and K."""
+def _each_alone(counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """As `_chunked`, with a chunk a line: what the GPU's kernels want, and made without leaving the GPU."""
+    mixed = (counts > 0).all(0)
+    held, lines = counts * mixed, mixed.nonzero()[:, 0]
+    chunks = torch.cat([torch.ones_like(lines)[None], counts[:, lines]]).t()
+    return lines, chunks, (held.cumsum(1) - held).masked_fill_(~mixed, ABSENT)
 
 
-def _chunked(counts: list[list[int]], most: int) -> list[Chunk]:
-    """The lines with both kinds of cell, most degraded first, in chunks of at most `most` scores.
+def _chunked(counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The lines with both kinds of cell, most degraded first, their chunks, and where slots start [2, .].
 
-    `counts`: how many queries and keys each line holds.
+    `counts` [2, .]: how many queries and keys each line holds.
     """
-    mixed = [line for line, (queries, keys) in enumerate(counts) if queries and keys]
-    mixed.sort(key=lambda line: -counts[line][0])
+    most = GPU_CHUNK_SCORES if counts.is_cuda else CHUNK_SCORES
+    held = list(zip(*counts.tolist(), strict=True))
+    mixed = [line for line, (queries, keys) in enumerate(held) if queries and keys]
+    mixed.sort(key=lambda line: -held[line][0])
+    chunks = _cut([held[line] for line in mixed], most)
+    starts, s, t, number = [[ABSENT] * len(held) for _ in counts], 0, 0, iter(mixed)
+    for length, queries, keys in chunks:
+        for line in islice(number, length):
+            starts[0][line], starts[1][line] = s, t
+            s, t = s + queries, t + keys
+    return (
+        counts.new_tensor(mixed),
+        torch.tensor(chunks, dtype=torch.int64).view(-1, 3),
+        counts.new_tensor(starts),
+    )
+
+
+def _cut(counts: list[tuple[int, int]], most: int) -> list[tuple[int, int, int]]:
+    """Lines, by how many queries (falling) and keys they hold, in chunks of at most `most` scores."""
     most_padding = most * CHUNK_PADDING // CHUNK_SCORES
-    chunks: list[Chunk] = []
-    start = 0
-    while start < len(mixed):
-        width, longest = counts[mixed[start]]
+    chunks, start = [], 0
+    while start < len(counts):
+        width, longest = counts[start]
         used, stop = width * longest, start + 1
-        while stop < len(mixed):
-            size, length = counts[mixed[stop]]
+        while stop < len(counts):
+            size, length = counts[stop]
             length, used = max(length, longest), used + size * length
             scores = (stop + 1 - start) * width * length
             if scores > most or scores - used > most_padding:
                 break
             longest, stop = length, stop + 1
-        chunks.append((mixed[start:stop], (width, longest)))
+        chunks.append((stop - start, width, longest))
         start = stop
     return chunks
-
-
-def _first_slots(chunks: list[Chunk], counts: Tensor) -> tuple[Tensor, tuple[int, int]]:
-    """Where the slots of queries and keys of each line start [2, lines], and how many there are of each."""
-    starts, s, t = [[ABSENT] * counts.shape[1] for _ in counts], 0, 0
-    for lines, (queries, keys) in chunks:
-        for line in lines:
-            starts[0][line], starts[1][line] = s, t
-            s, t = s + queries, t + keys
-    return counts.new_tensor(starts), (s, t)

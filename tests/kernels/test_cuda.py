@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -332,6 +333,20 @@ def test_without_cupy_the_torch_form_is_taken_and_the_log_says_why(monkeypatch, 
     assert said() == [
         "SC: CuPy is not installed (pip install cupy-cuda13x); using torch's form, which is slower"
     ]
+
+
+class OldStream:
+    """What torch before 2.10 and CuPy before 14 have: no way to share one."""
+
+
+@pytest.mark.parametrize("older", ["torch", "CuPy"])
+def test_versions_that_cannot_share_a_stream_are_told(older, monkeypatch):
+    fake = types.SimpleNamespace(cuda=types.SimpleNamespace(Stream=OldStream))
+    monkeypatch.setitem(sys.modules, "cupy", fake)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    if older == "torch":
+        monkeypatch.setattr(torch.cuda, "Stream", OldStream)
+    assert cuda.unavailable.__wrapped__().startswith(f"{older} is older than")
 
 
 @pytest.mark.parametrize(
