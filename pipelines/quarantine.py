@@ -43,7 +43,13 @@ class Quarantine:
 
     @contextmanager
     def hold(self, work: str) -> Iterator[None]:
-        """Around doing a piece of work. Raises QuarantinedError, before it is done, where it was deadly."""
+        """Around doing a piece of work. Raises QuarantinedError, before it is done, where it was deadly.
+
+        `work` names it within its actor or else its task: these keep their ids when Ray starts them anew
+        (a task of an actor does not), and others may have work of the same name in hand.
+        """
+        context = ray.get_runtime_context()
+        work = f"{context.get_actor_id() or context.get_task_id()} {work}"
         if ray.get(self._register.take_up.remote(work)) >= DEATHS:
             raise QuarantinedError(
                 f"its process died {DEATHS} times while this was in hand: it crashes, or needs more memory "

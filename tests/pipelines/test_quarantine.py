@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 
 import pytest
 import ray
@@ -34,3 +35,19 @@ def test_deadly_work_is_left_alone_after_two_deaths(cluster, tmp_path):
     assert len(list(tmp_path.iterdir())) == DEATHS
     with quarantine.hold("something else"):
         pass
+
+
+@pytest.mark.cluster
+def test_the_same_name_in_hand_at_once_is_no_death(cluster, tmp_path):
+    quarantine = Quarantine()
+
+    @ray.remote(num_cpus=0)
+    def hold(number):
+        with quarantine.hold("a picture that three folders have"):
+            (tmp_path / str(number)).touch()
+            deadline = time.monotonic() + 60
+            while len(list(tmp_path.iterdir())) < DEATHS + 1:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+
+    ray.get([hold.remote(number) for number in range(DEATHS + 1)])
