@@ -163,9 +163,8 @@ def _banded(cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         active, clean, sizes = cuda.compact(cells)
         return active, clean, sizes[None].cpu()
     framed = F.pad(cells.view(torch.uint8), (1, 1, 1, 1))
-    column = (
-        framed[:, :-2] | framed[:, 1:-1] | framed[:, 2:]
-    )  # is any of a window's three cells in it active?
+    # Is any of the three cells of an image column active that are in a window?
+    column = framed[:, :-2] | framed[:, 1:-1] | framed[:, 2:]
     previous, following = column[:, :, :-2], column[:, :, 2:].view(torch.bool)
     group = torch.where(following, previous, 3 - previous)
     ascending, clean = cells.view(-1).nonzero()[:, 0], (~cells).view(-1).nonzero()[:, 0]
