@@ -24,9 +24,10 @@ import tyro
 from infra import footage
 from infra.footage import Item, Pixels
 from infra.stack import StackError, object_store, ray_on_loopback, stop_on_signals, task
-from pipelines import manifest, storage
-from pipelines.manifest import RESTORED, Manifest, Verdict
-from pipelines.video import read_runs
+from pipelines.media.video import read_runs
+from pipelines.restoration import manifest
+from pipelines.restoration.manifest import RESTORED, Manifest, Verdict
+from pipelines.services import storage
 from spair_core.images import decode
 from spair_core.metrics import psnr_y
 

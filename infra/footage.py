@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
+from spair_core.degradations.rain import Family, RainConfig, add_rain
 from spair_core.images import Picture, encode
-from spair_core.rain import Family, RainConfig, add_rain
 
 Pixels = NDArray[np.uint8]
 WIDTH, HEIGHT = 424, 240

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from infra.footage import zoom
+from spair_core.degradations.motion import MotionConfig, add_motion_blur, average_frames
+from spair_core.degradations.rain import BROAD, HEAVY, LIGHT, Family, RainConfig, add_rain
+from spair_core.degradations.raindrops import DROPS, LARGE, SPATTER, DropFamily, RaindropConfig, add_raindrops
+from spair_core.degradations.shadows import ShadowConfig, add_shadow
 from spair_core.masks import mask_from_pair
-from spair_core.motion import MotionConfig, add_motion_blur, average_frames
 from spair_core.panels import contact_sheet, overlay
-from spair_core.rain import BROAD, HEAVY, LIGHT, Family, RainConfig, add_rain
-from spair_core.raindrops import DROPS, LARGE, SPATTER, DropFamily, RaindropConfig, add_raindrops
-from spair_core.shadows import ShadowConfig, add_shadow
 
 Pixels = NDArray[np.uint8]
 Made = tuple[Pixels, NDArray[np.bool_]]

@@ -14,9 +14,11 @@ from dataclasses import asdict, dataclass, field, replace
 import tyro
 
 from jobs.entry import run
-from pipelines import evaluation, models, pairs, paper, storage
-from pipelines.evaluation import EvaluateConfig, plain
-from pipelines.training import TrainConfig, train
+from pipelines.data import pairs
+from pipelines.judging import evaluation, paper
+from pipelines.judging.evaluation import EvaluateConfig, plain
+from pipelines.services import models, storage
+from pipelines.training.train import TrainConfig, train
 
 RECIPE = TrainConfig(data=tyro.MISSING, storage=tyro.MISSING, name=tyro.MISSING)
 

@@ -9,7 +9,7 @@ Pages, their numbers as JSON and their maps as NPZ are written to the destinatio
 from __future__ import annotations
 
 from jobs.entry import run
-from pipelines.report import AnalyseConfig, report, summary
+from pipelines.reports.report import AnalyseConfig, report, summary
 
 
 def main(config: AnalyseConfig) -> None:

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from jobs.entry import run
-from pipelines.comparison import CompareConfig, compare
+from pipelines.judging.comparison import CompareConfig, compare
 
 
 def main(config: CompareConfig) -> None:

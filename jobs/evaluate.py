@@ -12,8 +12,9 @@ from dataclasses import asdict
 from typing import Any
 
 from jobs.entry import run
-from pipelines import paper, storage
-from pipelines.evaluation import EvaluateConfig, evaluate, plain, table
+from pipelines.judging import paper
+from pipelines.judging.evaluation import EvaluateConfig, evaluate, plain, table
+from pipelines.services import storage
 
 
 def main(config: EvaluateConfig) -> None:

@@ -7,7 +7,7 @@ python jobs/ingest.py --layout gopro --source s3://data/GoPro --split train --de
 from __future__ import annotations
 
 from jobs.entry import run
-from pipelines.ingest import IngestConfig, find, ingest
+from pipelines.data.ingest import IngestConfig, find, ingest
 
 
 def main(config: IngestConfig) -> None:

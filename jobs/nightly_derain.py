@@ -10,7 +10,7 @@ from datetime import date, timedelta
 
 from jobs import restore_bulk
 from jobs.entry import run
-from pipelines.restore import RestoreConfig
+from pipelines.restoration.restore import RestoreConfig
 
 
 def last_night() -> str:

@@ -10,7 +10,7 @@ Exits with 0 where the alias was moved and with 3 where it was not.
 from __future__ import annotations
 
 from jobs.entry import run
-from pipelines.promotion import PromoteConfig, promote
+from pipelines.judging.promotion import PromoteConfig, promote
 
 
 def main(config: PromoteConfig) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 
 from jobs.entry import run
-from pipelines.restore import RestoreConfig, restore
+from pipelines.restoration.restore import RestoreConfig, restore
 
 
 def main(config: RestoreConfig) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import tyro
 
 from jobs.entry import run
-from pipelines.training import TrainConfig, train
+from pipelines.training.train import TrainConfig, train
 
 RECIPE = TrainConfig(data=tyro.MISSING, storage=tyro.MISSING, name=tyro.MISSING, task="rain", batch_size=8)
 

@@ -35,12 +35,12 @@ from ray.train import ScalingConfig
 from ray.train.torch import TorchTrainer
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from pipelines import cluster, storage
-from pipelines.crop_stream import CropConfig, crop_example, epoch_batches, to_batch
-from pipelines.layouts import PairFiles, find
-from pipelines.shards import list_row_groups
+from pipelines.data.crop_stream import CropConfig, crop_example, epoch_batches, to_batch
+from pipelines.data.layouts import PairFiles, find
+from pipelines.data.shards import list_row_groups
+from pipelines.services import cluster, storage
 from spair_core import images, network
-from spair_core.crops import Example
+from spair_core.degradations.crops import Example
 from spair_core.learning import Batch, Learner, LearningConfig
 from spair_core.network import Spair
 

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spair_core.blocks import Rise, SparseConvolution, SparseNonLocal
 from spair_core.network import NetworkConfig, Spair, full, light
+from spair_core.network.blocks import Rise, SparseConvolution, SparseNonLocal
 
 DENSITIES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 

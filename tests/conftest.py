@@ -29,9 +29,9 @@ def photos() -> list[np.ndarray]:
 @pytest.fixture(scope="session")
 def tiny_config():
     """A network small enough to run in milliseconds."""
-    from spair_core.localization import LocalizerConfig
     from spair_core.network import NetworkConfig
-    from spair_core.restoration import RestorerConfig
+    from spair_core.network.localization import LocalizerConfig
+    from spair_core.network.restoration import RestorerConfig
 
     return NetworkConfig(
         LocalizerConfig(
@@ -82,7 +82,7 @@ def cluster(object_store: None) -> Iterator[None]:
     """A local Ray cluster of two CPUs, whose workers reach the object store."""
     import ray
 
-    from pipelines import cluster as ray_cluster
+    from pipelines.services import cluster as ray_cluster
 
     ray_cluster.connect(2)
     yield

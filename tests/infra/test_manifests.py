@@ -14,7 +14,7 @@ import yaml
 
 from jobs.nightly_derain import NightlyConfig
 from jobs.train_derain import RECIPE
-from pipelines.training import TrainConfig
+from pipelines.training.train import TrainConfig
 
 KUBERAY = Path(__file__).resolve().parents[2] / "infra" / "kuberay"
 CONFIGS = {

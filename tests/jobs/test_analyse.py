@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from jobs import analyse
-from pipelines import storage, tracking
-from pipelines.report import AnalyseConfig
+from pipelines.reports.report import AnalyseConfig
+from pipelines.services import storage, tracking
 from spair_core import images, inference, metrics, weights
-from spair_core.rain import LIGHT, RainConfig, add_rain
+from spair_core.degradations.rain import LIGHT, RainConfig, add_rain
 
 
 @pytest.fixture(scope="module")

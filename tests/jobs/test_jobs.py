@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from jobs import entry, evaluate, nightly_derain
-from pipelines import storage, tracking
-from pipelines.evaluation import EvaluateConfig
+from pipelines.judging.evaluation import EvaluateConfig
+from pipelines.services import storage, tracking
 from spair_core import weights
 from spair_core.images import encode_png
 from spair_core.masks import mask_from_pair
@@ -76,7 +76,7 @@ def pairs(photos, s3, rainy):
 
 @pytest.fixture
 def rainy():
-    from spair_core.rain import LIGHT, RainConfig, add_rain
+    from spair_core.degradations.rain import LIGHT, RainConfig, add_rain
 
     return lambda clean: add_rain(
         clean, np.random.default_rng(0), RainConfig(families=(LIGHT,), weights=(1,), dry=0, haze=0)

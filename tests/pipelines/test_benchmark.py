@@ -5,12 +5,13 @@ import sys
 
 import pytest
 
-from pipelines import benchmark, storage
+from pipelines import benchmark
 from pipelines.benchmark import BenchmarkConfig
-from pipelines.crop_stream import CropConfig
+from pipelines.data.crop_stream import CropConfig
+from pipelines.services import storage
+from spair_core.degradations.rain import add_rain
 from spair_core.images import encode_png
 from spair_core.learning import Batch
-from spair_core.rain import add_rain
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from spair_core.crops import Example, degrade
+from spair_core.degradations.crops import Example, degrade
 from spair_core.learning import Batch, Learner, LearningConfig
 from spair_core.network import Spair
 

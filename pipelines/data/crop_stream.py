@@ -1,0 +1,214 @@
+"""Shards -> an epoch's batches of crops, through Ray Data.
+
+An epoch is a plan, a pure function of (row groups, seed, epoch, rank, world): which row group is
+read when and with which seed its crops are drawn. So a run that is resumed at an epoch sees just
+what the unbroken one would have seen, on any number of nodes.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from itertools import islice
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import ray.data
+import torch
+from numpy.typing import NDArray
+
+from pipelines.data.layouts import find
+from pipelines.data.shards import RowGroup, decode_example, list_row_groups, read_row_group
+from pipelines.services import storage
+from pipelines.services.storage import StorageError
+from spair_core import images
+from spair_core.degradations.crops import Example, Material, degrade, random_crop, random_flip
+from spair_core.degradations.motion import ShakeKernels
+from spair_core.degradations.rain import StreakLayers
+from spair_core.degradations.shadows import ShadowMasks
+from spair_core.images import PictureError
+from spair_core.learning import Batch
+from spair_core.masks import mask_from_pair
+
+BLOCKS_AHEAD = 200
+"""Most tasks that one epoch is cut into; more only costs scheduling."""
+
+
+@dataclass(frozen=True)
+class CropConfig:
+    """How crops are cut from the shards."""
+
+    crop_size: int = 256
+    """Side of the square crops, in pixels (the paper's: 256)."""
+    crops_per_picture: int = 1
+    """Crops of a picture in an epoch; more than one saves decoding large pictures."""
+    mask_threshold: float = 0.05
+    """A pixel is degraded where |degraded - clean| exceeds this share of the range in any channel."""
+    dry: float = 0.12
+    """Share of clean pictures' crops that stay as they are: what is clean must be left alone."""
+    layers: str | None = None
+    """Shards of rain pairs whose real streak layers are also laid over clean pictures (task rain)."""
+    shadow_masks: str | None = None
+    """Folder of shadow masks (bright = shadow) whose shapes are also cast on clean pictures (task shadow)."""
+    shakes: str | None = None
+    """NPZ file of measured camera-shake kernels that clean pictures are also blurred by (task blur)."""
+    seed: int = 0
+    """Seed of everything that is drawn: order, crops, flips and synthetic degradations."""
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One reading of a row group: its crops are drawn with `seed`."""
+
+    group: RowGroup
+    seed: tuple[int, ...]
+
+
+def plan_epoch(
+    groups: Sequence[RowGroup], seed: int, epoch: int, *, crops: int, crops_per_picture: int
+) -> list[Visit]:
+    """The visits that give at least `crops` crops: whole passes, each in an order of its own.
+
+    Raises ValueError where the groups hold no picture.
+    """
+    per_pass = sum(group.rows for group in groups) * crops_per_picture
+    if per_pass == 0:
+        raise ValueError("the shards hold no pictures: ingest some first")
+    visits: list[Visit] = []
+    planned = 0
+    for number in range(math.ceil(crops / per_pass)):
+        order = np.random.default_rng([seed, epoch, number]).permutation(len(groups))
+        for position in order:
+            if planned >= crops:
+                return visits
+            visits.append(Visit(groups[position], (seed, epoch, number, int(position))))
+            planned += groups[position].rows * crops_per_picture
+    return visits
+
+
+def epoch_batches(
+    groups: Sequence[RowGroup],
+    config: CropConfig,
+    epoch: int,
+    *,
+    batch_size: int,
+    steps: int,
+    rank: int = 0,
+    world: int = 1,
+) -> Iterator[Batch]:
+    """`steps` batches for one of `world` workers, who share the `batch_size` crops of a step.
+
+    A picture that cannot be decoded is left out and the plan goes on beyond it.
+    Raises ValueError where too few pictures of the shards can be read.
+    """
+    size, larger = divmod(batch_size, world)
+    most, size = size + (larger > 0), size + (rank < larger)
+    # Half a pass more than needed: unreadable pictures must not end an epoch early.
+    wanted = math.ceil(1.1 * steps * most * world) + sum(g.rows for g in groups) // 2
+    visits = plan_epoch(groups, config.seed, epoch, crops=wanted, crops_per_picture=config.crops_per_picture)[
+        rank::world
+    ]
+    items = [{**asdict(visit.group), "seed": list(visit.seed)} for visit in visits]
+    stream = ray.data.from_items(items, override_num_blocks=min(len(items), BLOCKS_AHEAD))
+    stream.context.execution_options.preserve_order = True
+    crops = stream.map_batches(_crops_of_visit, batch_size=1, fn_kwargs={"config": config})
+    batches = crops.iter_batches(batch_size=size, prefetch_batches=2, drop_last=True)
+    given = 0
+    for arrays in islice(batches, steps):
+        given += 1
+        yield to_batch(arrays)
+    if given < steps:
+        raise ValueError(f"epoch {epoch}: only {given} of {steps} batches could be read from the shards")
+
+
+def to_batch(arrays: dict[str, NDArray[Any]]) -> Batch:
+    """uint8 [N, H, W, 3] and bool [N, H, W] columns -> tensors of the network's range and layout."""
+
+    def pictures(name: str) -> torch.Tensor:
+        return torch.tensor(arrays[name]).permute(0, 3, 1, 2).float() / 255
+
+    mask = torch.tensor(arrays["mask"])[:, None].float()
+    return Batch(pictures("degraded"), pictures("clean"), mask)
+
+
+def _crops_of_visit(batch: dict[str, NDArray[Any]], config: CropConfig) -> dict[str, NDArray[Any]]:
+    torch.set_num_threads(1)
+    group = RowGroup(str(batch["uri"][0]), int(batch["index"][0]), int(batch["rows"][0]))
+    rng = np.random.default_rng([int(part) for part in batch["seed"][0]])
+    examples = list(read_examples(group))
+    crops = [
+        crop_example(example, config, rng, task)
+        for _ in range(config.crops_per_picture)
+        for example, task in examples
+    ]
+    size = config.crop_size
+    if not crops:
+        nothing = np.zeros((0, size, size, 3), np.uint8)
+        return {"degraded": nothing, "clean": nothing, "mask": nothing[..., 0].astype(np.bool_)}
+    return {name: np.stack([getattr(crop, name) for crop in crops]) for name in ("degraded", "clean", "mask")}
+
+
+def crop_example(
+    example: Example, config: CropConfig, rng: np.random.Generator, task: str = "rain"
+) -> Example:
+    """One crop, flipped at random; a clean picture's crop is degraded for `task`, masks are filled in.
+
+    Raises StorageError where the configured material cannot be read.
+    """
+    crop = random_flip(random_crop(example, config.crop_size, rng), rng)
+    if crop.degraded is None:
+        material = _material(config.layers, config.shadow_masks, config.shakes)
+        return degrade(crop, rng, task, dry=config.dry, threshold=config.mask_threshold, material=material)
+    if crop.mask is None:
+        return Example(
+            crop.degraded, crop.clean, mask_from_pair(crop.degraded, crop.clean, config.mask_threshold)
+        )
+    return crop
+
+
+def read_examples(group: RowGroup) -> Iterator[tuple[Example, str]]:
+    """The decodable examples of a row group, each with its task (ingest has checked them; what broke
+    since is left out)."""
+    for row in read_row_group(group):
+        try:
+            yield decode_example(row), row["task"]
+        except PictureError:
+            continue
+
+
+@lru_cache(maxsize=2)
+def _material(layers: str | None, shadow_masks: str | None, shakes: str | None) -> Material:
+    return Material(
+        _streak_layers(layers) if layers else None,
+        _shadow_masks(shadow_masks) if shadow_masks else None,
+        _shake_kernels(shakes) if shakes else None,
+    )
+
+
+def _streak_layers(uri: str) -> StreakLayers:
+    examples = [example for group in list_row_groups([uri]) for example, _ in read_examples(group)]
+    return StreakLayers((e.degraded, e.clean) for e in examples if e.degraded is not None)
+
+
+def _shadow_masks(uri: str) -> ShadowMasks:
+    masks = []
+    for files in find([uri], "clean").pairs:
+        try:
+            masks.append(images.decode_mask(storage.read_bytes(files.target)))
+        except PictureError as error:
+            raise StorageError(f"{files.target}: is not a shadow mask ({error})") from error
+    return ShadowMasks(masks)
+
+
+def _shake_kernels(uri: str) -> ShakeKernels:
+    try:
+        kernels = np.load(io.BytesIO(storage.read_bytes(uri)))
+        return ShakeKernels(kernels[name] for name in kernels.files)
+    except (ValueError, AttributeError, EOFError, BadZipFile) as error:
+        raise StorageError(
+            f"{uri}: is no NPZ file of blur kernels, as numpy.savez writes: {error}"
+        ) from error

@@ -1,0 +1,118 @@
+"""Several models on the same pictures: decoded pictures in, what a measure makes of the results out."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import ray
+import ray.data
+import torch
+from numpy.typing import NDArray
+
+from pipelines.restoration.restore import BLOCK_BYTES
+from pipelines.services.models import ResolvedModel
+from pipelines.services.quarantine import Quarantine
+from spair_core import inference, weights
+from spair_core.network import Spair
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a model made of a picture: `pixels` uint8 [H, W, 3], `mask` bool [H, W], in so many seconds."""
+
+    pixels: NDArray[np.uint8]
+    mask: NDArray[np.bool_]
+    seconds: float
+
+
+Measure = Callable[[NDArray[np.uint8], list[Look]], tuple[dict[str, Any], bytes]]
+"""Picture uint8 [H, W, 3] and what each model made of it -> plain values, and a panel as PNG or nothing."""
+
+
+def picture_row(key: str, pixels: NDArray[np.uint8] | None = None, error: str = "") -> dict[str, Any]:
+    """A picture uint8 [H, W, 3] on its way to the models, or why there is none."""
+    height, width = (0, 0) if pixels is None else pixels.shape[:2]
+    data = b"" if pixels is None else pixels.tobytes()
+    return {"key": key, "pixels": data, "height": height, "width": width, "error": error}
+
+
+def measured(
+    contenders: Sequence[ResolvedModel],
+    pictures: ray.data.Dataset,
+    measure: Measure,
+    *,
+    actors: int,
+    num_cpus: float,
+    num_gpus: float,
+    tile: int = 1024,
+) -> Iterator[dict[str, Any]]:
+    """What `measure` gave for each of `picture_row`s, with its `key` and `panel`; or `error`, why nothing.
+
+    Raises RuntimeError where the stream breaks.
+    """
+    pictures.context.target_max_block_size = BLOCK_BYTES
+    rows = pictures.map(
+        _Contenders,
+        fn_constructor_kwargs={
+            "files": [m.data for m in contenders],
+            "measure": measure,
+            "tile": tile,
+            "quarantine": Quarantine(),
+        },
+        compute=ray.data.ActorPoolStrategy(size=actors),
+        num_cpus=num_cpus,
+        num_gpus=num_gpus or None,
+    )
+    try:
+        for row in rows.iter_rows():
+            yield {**{k: row[k] for k in ("key", "error", "panel")}, **json.loads(row["measured"])}
+    except ray.exceptions.RayError as error:
+        raise RuntimeError(f"the stream of pictures broke: {error}") from error
+
+
+def sorted_out(
+    rows: Iterator[dict[str, Any]], where: str
+) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
+    """The rows that were measured, and the others' reasons. Raises ValueError where none was."""
+    good: list[dict[str, Any]] = []
+    unread: list[tuple[str, str]] = []
+    for row in rows:
+        if row["error"]:
+            unread.append((row["key"], row["error"]))
+        else:
+            good.append(row)
+    if not good:
+        reasons = "\n".join(f"{key}: {reason}" for key, reason in unread)
+        raise ValueError(f"no picture of {where} could be read:\n{reasons}")
+    return good, sorted(unread)
+
+
+class _Contenders:
+    """The actor: holds the models, and shows each the same picture."""
+
+    def __init__(self, files: list[bytes], measure: Measure, tile: int, quarantine: Quarantine) -> None:
+        self.measure, self.tile, self.quarantine = measure, tile, quarantine
+        device = "cuda" if torch.cuda.is_available() and ray.get_gpu_ids() else "cpu"
+        self.models = [weights.load(data)[0].to(device) for data in files]
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        answer = {"key": row["key"], "error": row["error"], "measured": "{}", "panel": b""}
+        if row["error"]:
+            return answer
+        pixels = np.frombuffer(row["pixels"], np.uint8).reshape(int(row["height"]), int(row["width"]), 3)
+        try:
+            with self.quarantine.hold(row["key"]):
+                values, panel = self.measure(pixels, [self._look(model, pixels) for model in self.models])
+        except (RuntimeError, MemoryError) as error:
+            return {**answer, "error": f"the models could not restore it: {error}"}
+        return {**answer, "measured": json.dumps(values), "panel": panel}
+
+    def _look(self, model: Spair, pixels: NDArray[np.uint8]) -> Look:
+        started = time.monotonic()
+        result = inference.restore(model, pixels[None], tile=self.tile)
+        return Look(result.pixels[0], result.mask[0], time.monotonic() - started)

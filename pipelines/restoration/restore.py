@@ -1,0 +1,353 @@
+"""A prefix of pictures and clips -> the same, restored, under the mirrored names.
+
+    list -> plan -> [ read, decode ] -> [ Net_L -> Net_R ] -> [ encode, write ] -> verdict
+                      CPU tasks          actors with the        CPU tasks           journal on
+                                         model                                      the driver
+
+A picture travels as one piece of work, a clip as runs of frames, so that memory is bounded and many
+actors can share a clip; its encoded runs wait under `_spair/staging` until all are there and are then
+joined. Every planned item ends in one verdict (see `manifest`). An error becomes part of the row it
+concerns and never stops the stream.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import ray.data
+import torch
+from numpy.typing import NDArray
+
+from pipelines.media import video
+from pipelines.media.video import ClipError, EncodeConfig, FrameRun
+from pipelines.restoration import manifest
+from pipelines.restoration.ledger import Ledger, Summary, Terms
+from pipelines.restoration.manifest import (
+    CLIP,
+    FAILED,
+    IGNORED,
+    OTHER,
+    PICTURE,
+    REJECTED,
+    RESTORED,
+    Manifest,
+    Verdict,
+)
+from pipelines.services import cluster, models, storage, tracking
+from pipelines.services.models import ResolvedModel
+from pipelines.services.quarantine import Quarantine, QuarantinedError
+from pipelines.services.storage import StorageError, StoredObject
+from spair_core import images, inference, weights
+from spair_core.images import PictureError
+from spair_core.panels import before_after
+
+SPARE = 3
+"""Items that may give a panel, for each that is kept: some of them may be broken."""
+
+
+@dataclass(frozen=True)
+class RestoreConfig:
+    """What to restore, with what, and where to."""
+
+    source: str
+    """Folder or prefix of pictures and clips, such as s3://dashcams/2026-11-20."""
+    destination: str
+    """Where the restored ones go, under the same names."""
+    model: str = "rain-light"
+    """A file, a URI, models:/spair-rain@champion, or the name of shipped weights."""
+    actors: int = 1
+    """Processes that hold the model."""
+    num_gpus: float = 0.0
+    """GPUs of each of them (a fraction shares one); 0 computes on CPUs."""
+    tile: int = 1024
+    """Larger pictures are restored in overlapping tiles with sides of so many pixels."""
+    quality: int = 95
+    """JPEG and lossy WebP quality of restored pictures."""
+    encode: EncodeConfig = field(default_factory=EncodeConfig)
+    limit: int | None = None
+    """Look at only so many items, the first by name."""
+    max_rejected_share: float = 0.5
+    """More rejected items than this share make the job fail at its end."""
+    panels: int = 4
+    """Before/after pictures to keep."""
+    experiment: str = "spair-restoration"
+    """MLflow experiment."""
+
+    def __post_init__(self) -> None:
+        if self.tile < 2 * inference.OVERLAP:
+            raise ValueError(f"tile must be at least {2 * inference.OVERLAP} pixels, not {self.tile}")
+        if not 1 <= self.quality <= 100 or self.actors < 1:
+            raise ValueError("quality is a number from 1 to 100, actors at least 1")
+
+    @property
+    def options(self) -> str:
+        """Everything beside model and source that the output depends on."""
+        return f"tile={self.tile} quality={self.quality} crf={self.encode.crf} preset={self.encode.preset}"
+
+
+def restore(config: RestoreConfig) -> Summary:
+    """Restore all that is under `source` and has not been, and commit the manifest.
+
+    Raises ValueError (source and destination overlap), ModelError, StorageError, TrackingError before
+    any work; what happens to single items is in the summary.
+    """
+    _check_apart(config.source, config.destination)
+    model = models.resolve(config.model)
+    book = Manifest(config.destination)
+    started = time.monotonic()
+    todo, summary = _plan(config, model, book)
+    summary.manifest = book.uri
+    with tracking.run(config.experiment, config.destination) as run:
+        run.log_params(asdict(config) | {"model_uri": model.uri, "model_digest": model.digest})
+        if todo:
+            _stream(config, model, todo, book, summary, run)
+        book.commit()
+        storage.delete(_staging(config))
+        summary.seconds = time.monotonic() - started
+        run.log_metrics(summary.metrics())
+        run.log_bytes("manifest.parquet", storage.read_bytes(book.uri))
+        run.set_tags({"spair.manifest": book.uri})
+    return summary
+
+
+def _check_apart(source: str, destination: str) -> None:
+    a, b = (f"{storage.resolve(uri)[1].rstrip('/')}/" for uri in (source, destination))
+    if a.startswith(b) or b.startswith(a):
+        raise ValueError(f"{source} and {destination} overlap: restored items would be read again as sources")
+
+
+def _staging(config: RestoreConfig) -> str:
+    return storage.join(config.destination, manifest.FOLDER, "staging")
+
+
+def kind_of(key: str) -> str:
+    """`picture`, `clip` or `other`, by the ending of a name."""
+    suffix = posixpath.splitext(key)[1].lower()
+    return PICTURE if suffix in images.SUFFIXES else CLIP if suffix in video.SUFFIXES else OTHER
+
+
+def _plan(
+    config: RestoreConfig, model: ResolvedModel, book: Manifest
+) -> tuple[list[dict[str, Any]], Summary]:
+    """The items to do; what has been done and what is none of ours is settled here."""
+    todo: list[dict[str, Any]] = []
+    summary = Summary()
+    for number, item in enumerate(storage.list_objects(config.source)):
+        if config.limit is not None and number >= config.limit:
+            break
+        known, kind = book.get(item.key), kind_of(item.key)
+        if known is not None and known.settles(item.identity, model.digest, config.options):
+            summary.already += 1
+        elif kind == OTHER:
+            verdict = _verdict(item, OTHER, IGNORED, "neither a picture nor a clip by its ending")
+            book.add(verdict)
+            summary.verdicts.append(verdict)
+        else:
+            todo.append({"key": item.key, "uri": item.uri, "identity": item.identity, "kind": kind})
+    by_chance = sorted(todo, key=lambda item: hashlib.sha256(item["key"].encode()).digest())
+    shown = {item["key"] for item in by_chance[: SPARE * config.panels]}
+    return [{**item, "panel": item["key"] in shown} for item in todo], summary
+
+
+def _verdict(item: StoredObject, kind: str, verdict: str, reason: str) -> Verdict:
+    return Verdict(
+        item.key, kind, verdict, reason, source_uri=item.uri, source_identity=item.identity,
+        finished_at=manifest.now(),
+    )  # fmt: skip
+
+
+def _stream(
+    config: RestoreConfig,
+    model: ResolvedModel,
+    todo: list[dict[str, Any]],
+    book: Manifest,
+    summary: Summary,
+    run: tracking.Run,
+) -> None:
+    cluster.connect()
+    actor_cpus, task_cpus = cluster.cpu_shares(config.actors, gpus=config.num_gpus)
+    quarantine = Quarantine()
+    stream = ray.data.from_items(todo, override_num_blocks=min(len(todo), cluster.BLOCKS))
+    stream.context.target_max_block_size = cluster.BLOCK_BYTES
+    results = (
+        stream.flat_map(_decode, fn_kwargs={"quarantine": quarantine}, num_cpus=task_cpus)
+        .map(
+            _Restorer,
+            fn_constructor_kwargs={"model": model.data, "tile": config.tile, "quarantine": quarantine},
+            compute=ray.data.ActorPoolStrategy(size=config.actors),
+            num_cpus=actor_cpus,
+            num_gpus=config.num_gpus or None,
+        )
+        .map(_encode, fn_kwargs={"config": config, "quarantine": quarantine}, num_cpus=task_cpus)
+    )
+    terms = Terms(config.destination, config.options, model.digest, config.panels)
+    ledger = Ledger(terms, todo, book, summary, run, partial(_join.remote, config))
+    try:
+        for row in results.iter_rows():
+            ledger.take(row)
+    except ray.exceptions.RayError as error:
+        book.flush()
+        raise RuntimeError(f"the stream broke: {error}\nwhat is done is kept; start the job again") from error
+    ledger.finish()
+
+
+def _decode(item: dict[str, Any], quarantine: Quarantine) -> Iterator[dict[str, Any]]:
+    """An item's pieces of work, or one that says why there are none (or no more)."""
+    base = {**item, "part": 0, "last": True, "error": "", "verdict": RESTORED, "digest": ""}
+    part = 0
+    try:
+        with quarantine.hold(f"decode {item['key']}"):
+            for piece in _pieces(item):
+                yield {**base, **piece, "part": part}
+                part += 1
+    except (PictureError, ClipError) as error:
+        yield {**base, "part": part, "error": str(error), "verdict": REJECTED}
+    except (QuarantinedError, StorageError, OSError, MemoryError) as error:
+        yield {**base, "part": part, "error": str(error), "verdict": FAILED}
+
+
+def _pieces(item: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """What sets the pieces of an item apart: a picture is one, a clip is as many as it has runs of frames."""
+    if item["kind"] == PICTURE:
+        data = storage.read_bytes(item["uri"])
+        pixels = images.decode(data).pixels[None]
+        yield {**_packed(pixels), "source": data, "digest": hashlib.sha256(data).hexdigest()}
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        local, digest = _fetched(item, folder)
+        held: FrameRun | None = None
+        for frames in video.read_runs(local):
+            if held is not None:
+                yield {**_packed(held.pixels), **_timing(held), "last": False}
+            held = frames
+        if held is not None:
+            yield {**_packed(held.pixels), **_timing(held), "digest": digest}
+
+
+def _fetched(item: dict[str, Any], folder: str) -> tuple[Path, str]:
+    local = Path(folder) / f"clip{posixpath.splitext(item['key'])[1]}"
+    storage.download(item["uri"], local)
+    with local.open("rb") as file:
+        return local, hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _packed(pixels: NDArray[np.uint8]) -> dict[str, Any]:
+    return {"pixels": pixels.tobytes(), "shape": list(pixels.shape)}
+
+
+def _unpacked(row: dict[str, Any], name: str = "pixels") -> NDArray[np.uint8]:
+    return np.frombuffer(row[name], np.uint8).reshape([int(side) for side in row["shape"]])
+
+
+def _timing(run: FrameRun) -> dict[str, Any]:
+    form = run.format
+    return {
+        "pts": list(run.pts),
+        "codec": form.codec,
+        "ratios": [n for r in (form.time_base, form.rate, form.aspect) for n in (r.numerator, r.denominator)],
+        "rotation": form.rotation,
+        "colour": [form.bt709, form.full_range],
+    }
+
+
+class _Restorer:
+    """The actor: holds the model, and restores one picture or one run of frames a call."""
+
+    def __init__(self, model: bytes, tile: int, quarantine: Quarantine) -> None:
+        self.model = weights.load(model)[0]
+        self.tile, self.quarantine = tile, quarantine
+        if torch.cuda.is_available() and ray.get_gpu_ids():
+            self.model = self.model.to("cuda")
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        row = {**row, "model_seconds": 0.0, "degraded_share": 0.0, "panel_png": b""}
+        if row["error"]:
+            return row
+        try:
+            with self.quarantine.hold(f"restore {row['key']} {row['part']}"):
+                return {**row, **self._restored(row)}
+        except (RuntimeError, MemoryError) as error:
+            # Out of memory, mostly: this item may work elsewhere, the others go on here.
+            return {**row, "error": f"the model could not restore it: {error}", "verdict": FAILED}
+
+    def _restored(self, row: dict[str, Any]) -> dict[str, Any]:
+        before = _unpacked(row)
+        started = time.monotonic()
+        pieces = [inference.restore(self.model, frame[None], tile=self.tile) for frame in before]
+        seconds = time.monotonic() - started
+        panel = b""
+        if row["panel"] and row["part"] == 0:
+            panel = images.encode_png(before_after(before[0], pieces[0].pixels[0], pieces[0].mask[0]))
+        return {
+            "pixels": b"".join(piece.pixels.tobytes() for piece in pieces),
+            "model_seconds": seconds,
+            "degraded_share": float(np.mean([piece.mask.mean() for piece in pieces])),
+            "panel_png": panel,
+        }
+
+
+def _encode(row: dict[str, Any], config: RestoreConfig, quarantine: Quarantine) -> dict[str, Any]:
+    """Write what a piece of work gave; what is left is small and goes to the ledger."""
+    slim = {k: row[k] for k in ("key", "kind", "part", "last", "error", "verdict", "digest")}
+    slim |= {k: row[k] for k in ("model_seconds", "degraded_share", "panel_png")}
+    slim |= {"height": 0, "width": 0, "frames": 0, "rotation": 0, "output_digest": ""}
+    if row["error"]:
+        return slim
+    pixels = _unpacked(row)
+    slim |= {"frames": pixels.shape[0], "height": pixels.shape[1], "width": pixels.shape[2]}
+    try:
+        with quarantine.hold(f"encode {row['key']} {row['part']}"):
+            return {**slim, **_written(row, pixels, config)}
+    except (QuarantinedError, StorageError, OSError, ValueError) as error:
+        return {**slim, "error": f"could not be written: {error}", "verdict": FAILED}
+
+
+def _written(row: dict[str, Any], pixels: NDArray[np.uint8], config: RestoreConfig) -> dict[str, Any]:
+    """Write a restored picture, or a run of frames as a segment of its clip."""
+    if row["kind"] == PICTURE:
+        picture = images.decode(row["source"]).with_pixels(pixels[0])
+        data = images.encode(picture, quality=config.quality)
+        storage.write_bytes(storage.join(config.destination, row["key"]), data)
+        return {"output_digest": hashlib.sha256(data).hexdigest()}
+    run = FrameRun(pixels, tuple(int(stamp) for stamp in row["pts"]), _clip_format(row))
+    storage.write_bytes(_segment(config, row["key"], int(row["part"])), video.encode_run(run, config.encode))
+    return {"rotation": int(row["rotation"])}
+
+
+def _clip_format(row: dict[str, Any]) -> video.ClipFormat:
+    numbers = [int(number) for number in row["ratios"]]
+    time_base, rate, aspect = (Fraction(*numbers[i : i + 2]) for i in (0, 2, 4))
+    bt709, full_range = (bool(flag) for flag in row["colour"])
+    return video.ClipFormat(row["codec"], time_base, rate, aspect, int(row["rotation"]), bt709, full_range)
+
+
+def _segment(config: RestoreConfig, key: str, part: int) -> str:
+    name = hashlib.sha256(key.encode()).hexdigest()[:32]
+    return storage.join(_staging(config), name, f"{part:06d}.nut")
+
+
+@ray.remote(num_cpus=0.5, max_retries=2)
+def _join(config: RestoreConfig, item: dict[str, Any], parts: int, rotation: int) -> tuple[str, str]:
+    """Join a clip's segments and write it; the output's digest, or why that failed."""
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            local, _ = _fetched(item, folder)
+            target = Path(folder) / f"restored{local.suffix}"
+            segments = (storage.read_bytes(_segment(config, item["key"], part)) for part in range(parts))
+            video.join(segments, local, target, rotation)
+            storage.upload(target, storage.join(config.destination, item["key"]))
+            with target.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest(), ""
+    except (ClipError, StorageError, OSError) as error:
+        return "", f"could not be joined: {error}"

@@ -1,0 +1,60 @@
+"""One way to reach Ray: the cluster that the environment names, or one embedded in this process."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+import ray
+import ray.data
+
+BLOCK_BYTES = 48 << 20
+"""Rows of pictures travel in blocks of about this size: one run of frames."""
+BLOCKS = 512
+"""Most blocks that a list of items is cut into; more only cost scheduling."""
+
+
+def connect(num_cpus: int | None = None, *, worker_output: bool = False) -> None:
+    """Attach to the cluster in RAY_ADDRESS (set in every submitted job), else start one on loopback.
+
+    An embedded cluster has `num_cpus` CPUs (default: the machine's) and no dashboard. `worker_output`
+    prints here what the workers print.
+    Raises ConnectionError where RAY_ADDRESS names a cluster that does not answer.
+    """
+    if ray.is_initialized():
+        return
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(logging_level=logging.ERROR, log_to_driver=worker_output)
+    else:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            include_dashboard=False,
+            _node_ip_address="127.0.0.1",
+            logging_level=logging.ERROR,
+            log_to_driver=worker_output,
+        )
+    quieten()
+
+
+def quieten() -> None:
+    """Ray Data's bars and progress logs off: the pipelines print their own."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def cpu_shares(actors: int, *, gpus: float) -> tuple[float, float]:
+    """CPUs of an actor and of a task: reading must never wait for a CPU that the actors hold.
+
+    The two are never equal: Ray fuses stages of equal needs, and decoding would move into the actors.
+    """
+    if gpus:
+        return 0.0, 1.0
+    total = ray.cluster_resources().get("CPU", 1.0)
+    actor = min(1.0, total / (2 * actors))
+    return actor, min(0.9, 0.3 * (total - actor * actors))

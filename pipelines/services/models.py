@@ -1,0 +1,200 @@
+"""What `--model` may be: a file, a URI, a registered model, or the name of shipped weights."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow.artifacts import download_artifacts
+from mlflow.entities.model_registry import RegisteredModel
+from mlflow.exceptions import MlflowException
+
+from pipelines.services import storage, tracking
+from spair_core import weights
+from spair_core.network import Spair
+from spair_core.weights import ModelCard, WeightsError
+
+REGISTRY = "models:/"
+NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+HISTORY = 100
+"""Moves of an alias that are remembered."""
+RECORD_MARK = "**Promotion**"
+"""Begins the part of a version's description that is written here."""
+DESCRIPTION_LENGTH = 5000
+"""What MLflow takes."""
+
+
+class ModelError(ValueError):
+    """No model is there under this name; the message says what there is."""
+
+
+class AliasMovedError(RuntimeError):
+    """An alias points to another version than it did; the message says to which."""
+
+
+@dataclass(frozen=True)
+class ResolvedModel:
+    """A model file in memory: `spec` as it was asked for, `uri` what that is, and its bytes."""
+
+    spec: str
+    uri: str
+    data: bytes
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the file."""
+        return weights.digest(self.data)
+
+    @property
+    def card(self) -> ModelCard:
+        """What the file says of itself."""
+        return weights.read_card(self.data)
+
+    def build(self) -> Spair:
+        """The network, on the CPU and in evaluation mode."""
+        return weights.load(self.data)[0]
+
+
+def resolve(spec: str) -> ResolvedModel:
+    """Read the model that `spec` names, and make sure that it loads.
+
+    Raises ModelError, which lists what there is; StorageError or TrackingError where it cannot be read.
+    """
+    uri, data = _read(spec)
+    try:
+        weights.load(data)
+    except WeightsError as error:
+        raise ModelError(f"{spec}: {error}") from error
+    return ResolvedModel(spec, uri, data)
+
+
+def _read(spec: str) -> tuple[str, bytes]:
+    if spec.startswith(REGISTRY):
+        return _registered(spec)
+    if spec in weights.shipped_names():
+        return f"spair:{spec}", weights.shipped(spec)
+    if "://" in spec or Path(spec).is_file():
+        return spec, storage.read_bytes(spec)
+    names = ", ".join(weights.shipped_names()) or "none"
+    raise ModelError(
+        f"no model {spec!r}: it is neither a file nor shipped weights ({names}); "
+        "a URI such as s3://bucket/model.safetensors or models:/spair-rain@champion would do as well"
+    )
+
+
+def _registered(spec: str) -> tuple[str, bytes]:
+    name, version = registered_version(spec)
+    with tempfile.TemporaryDirectory() as folder, tracking.explained():
+        location = tracking.client().get_model_version_download_uri(name, str(version))
+        path = download_artifacts(
+            artifact_uri=f"{location}/artifacts/{tracking.WEIGHTS_FILE}",
+            dst_path=folder,
+            tracking_uri=tracking.store_uri(),
+        )
+        return version_uri(name, version), Path(path).read_bytes()
+
+
+def version_uri(name: str, version: int) -> str:
+    """models:/NAME/VERSION."""
+    return f"{REGISTRY}{name}/{version}"
+
+
+def registered_version(spec: str) -> tuple[str, int]:
+    """Name and version of models:/NAME@ALIAS, models:/NAME/VERSION, or models:/NAME[/latest] (its newest).
+
+    Raises ModelError, which says what there is.
+    """
+    rest = spec.removeprefix(REGISTRY)
+    name, slash, number = rest.rpartition("/") if "/" in rest else (rest, "", "")
+    name, at, alias = name.rpartition("@") if "@" in name and not slash else (name, "", "")
+    with tracking.explained():
+        found = _registered_model(spec, name)
+        newest = max((int(version.version) for version in found.latest_versions), default=0)
+        if at:
+            chosen = found.aliases.get(alias)
+        elif not slash or number.lower() == "latest":
+            chosen = newest or None
+        else:
+            chosen = number if number.isdecimal() and _has_version(name, number) else None
+    if chosen is None:
+        aliases = ", ".join(f"@{a} ({v})" for a, v in sorted(found.aliases.items())) or "none"
+        raise ModelError(
+            f"{spec}: {name} has no such {'alias' if at else 'version'}; "
+            f"its newest version is {newest or 'none'}, its aliases: {aliases}"
+        )
+    return name, int(chosen)
+
+
+def _registered_model(spec: str, name: str) -> RegisteredModel:
+    store = tracking.client()
+    try:
+        return store.get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code not in NOT_THERE:
+            raise
+        names = ", ".join(model.name for model in store.search_registered_models()) or "none"
+        raise ModelError(
+            f"{spec}: no model {name!r} is registered at {tracking.store_uri()}; there are: {names}"
+        ) from error
+
+
+def _has_version(name: str, number: str) -> bool:
+    try:
+        tracking.client().get_model_version(name, number)
+    except MlflowException as error:
+        if error.error_code not in NOT_THERE:
+            raise
+        return False
+    return True
+
+
+def aliased(name: str, alias: str) -> int | None:
+    """The version that an alias of a registered model points to, or None. Raises ModelError."""
+    with tracking.explained():
+        version = _registered_model(f"{REGISTRY}{name}", name).aliases.get(alias)
+    return None if version is None else int(version)
+
+
+def history(name: str, alias: str) -> list[int]:
+    """The versions that an alias was moved to, the last one last, as `move_alias` wrote them down."""
+    with tracking.explained():
+        tags = _registered_model(f"{REGISTRY}{name}", name).tags
+    return [int(number) for number in tags.get(f"{alias}.history", "").split()]
+
+
+def move_alias(name: str, alias: str, version: int, *, expected: int | None, versions: Sequence[int]) -> None:
+    """Point an alias to a version, and write down the `versions` it has pointed to.
+
+    Raises AliasMovedError where it points no more to the `expected` version: MLflow has no conditional
+    write, so this is looked up at the last moment. Raises TrackingError.
+    """
+    with tracking.explained():
+        store = tracking.client()
+        present = aliased(name, alias)
+        if present != expected:
+            raise AliasMovedError(
+                f"{name}@{alias} points to {_told(present)} now, not to {_told(expected)}: someone else "
+                "has moved it meanwhile; start again, to judge by that one"
+            )
+        kept = " ".join(str(number) for number in versions[-HISTORY:])
+        # First: were the alias moved without it, there would be no way back.
+        store.set_registered_model_tag(name, f"{alias}.history", kept)
+        store.set_registered_model_alias(name, alias, str(version))
+
+
+def _told(version: int | None) -> str:
+    return "no version" if version is None else f"version {version}"
+
+
+def record(name: str, version: int, tags: Mapping[str, str], text: str | None = None) -> None:
+    """Write tags on a version, and `text` below what its description says otherwise. Raises TrackingError."""
+    with tracking.explained():
+        store = tracking.client()
+        for key, value in tags.items():
+            store.set_model_version_tag(name, str(version), key, value[: tracking.TAG_LENGTH])
+        if text is not None:
+            own = (store.get_model_version(name, str(version)).description or "").partition(RECORD_MARK)[0]
+            whole = f"{own.rstrip()}\n\n{RECORD_MARK}\n{text}".lstrip()
+            store.update_model_version(name, str(version), whole[:DESCRIPTION_LENGTH])

@@ -1,0 +1,352 @@
+"""MLflow: runs that can be resumed by name, their metrics and pictures, and registered models.
+
+The store is MLFLOW_TRACKING_URI. Without it, everything goes to `mlflow.db` in the working directory,
+and files to `mlruns` beside it; look at them with `mlflow ui --backend-store-uri sqlite:///mlflow.db`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict, dataclass, field, is_dataclass
+from functools import cache
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+# MLflow reads these when it is imported. Its retries outlast the restart of a server in the middle of a
+# run; that nothing is there at the start is found out by `_check`, in seconds.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "5")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
+
+import mlflow
+import mlflow.pyfunc
+import numpy as np
+import requests
+from boto3.exceptions import Boto3Error
+from botocore.exceptions import BotoCoreError, ClientError
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelOutput, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, DataType, Schema
+from numpy.typing import NDArray
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from spair_core.images import encode_png
+from spair_core.weights import ModelCard, digest
+
+RUN_TAG = "spair.run"
+WEIGHTS_FILE = "model.safetensors"
+PARAM_LENGTH, TAG_LENGTH = 500, 5000
+"""Longer values are cut, as MLflow would refuse them."""
+DATASET_NAME_LENGTH, DATASET_DIGEST_LENGTH = 500, 36
+"""MLflow takes no longer ones; the full digests are in the version's tags and metadata."""
+PATIENCE = (5, 20)
+"""Seconds to connect to a server, and to wait for its first answer."""
+PROJECT = Path(__file__).resolve().parents[2]
+MODEL_NEEDS = ("mlflow", "numpy", "pandas", "pillow", "safetensors", "torch")
+FAULTS = (
+    *(MlflowException, SQLAlchemyError, sqlite3.Error, ImportError, OSError),
+    *(BotoCoreError, ClientError, Boto3Error),
+)
+"""What MLflow lets through when a store or its files cannot be reached."""
+
+
+class TrackingError(RuntimeError):
+    """MLflow cannot be used; the message names its address and what to do."""
+
+
+def store_uri() -> str:
+    """The tracking store: MLFLOW_TRACKING_URI, else `mlflow.db` in the working directory.
+
+    Absolute, so that it means the same in a process with another working directory.
+    """
+    named = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    database = _database(named)
+    if database is None:
+        return named
+    return make_url(named).set(database=str(database.resolve())).render_as_string(hide_password=False)
+
+
+def _database(store: str) -> Path | None:
+    """The file of a store in SQLite."""
+    name = make_url(store).database if store.startswith("sqlite:") else None
+    return Path(name) if name else None
+
+
+def client() -> MlflowClient:
+    """A client of the store, which mlflow's own functions use too from here on. Raises TrackingError."""
+    store = store_uri()
+    with explained(store):
+        _check(store)
+        mlflow.set_tracking_uri(store)
+        return MlflowClient(store)
+
+
+@cache
+def _check(store: str) -> None:
+    database = _database(store)
+    if database is not None:
+        database.parent.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(database)) as connection:
+            connection.execute("PRAGMA schema_version")
+    elif store.startswith(("http://", "https://")):
+        requests.head(store, timeout=PATIENCE)
+
+
+@contextmanager
+def explained(store: str | None = None) -> Iterator[None]:
+    """Turn what MLflow raises into a TrackingError that names the store (by default the present one)."""
+    try:
+        yield
+    except FAULTS as error:
+        lines = str(error).strip().splitlines() or [repr(error)]
+        reason = "no server answers" if isinstance(error, requests.RequestException) else lines[0]
+        raise TrackingError(
+            f"MLflow at {store or store_uri()}: {reason}; check MLFLOW_TRACKING_URI (http://HOST:PORT of a "
+            "server that runs, or sqlite:////PATH/mlflow.db, which only this machine sees)"
+        ) from error
+
+
+@dataclass(frozen=True)
+class Run:
+    """One MLflow run. Travels to other processes: it holds the store's address and the run's id.
+
+    Every method raises TrackingError where the store cannot be reached.
+    """
+
+    store: str
+    run_id: str
+
+    def log_params(self, config: Any) -> None:
+        """The values of a (nested) dataclass or mapping, by dotted name; those logged before stay."""
+        values = asdict(config) if is_dataclass(config) and not isinstance(config, type) else config
+        with self._client() as client:
+            known = client.get_run(self.run_id).data.params
+            params = [Param(k, str(v)[:PARAM_LENGTH]) for k, v in flatten(values).items() if k not in known]
+            client.log_batch(self.run_id, params=params)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Numbers at a step, in one call."""
+        now = int(time.time() * 1000)
+        values = [Metric(name, float(value), now, step) for name, value in metrics.items()]
+        with self._client() as client:
+            client.log_batch(self.run_id, metrics=values)
+
+    def log_panel(self, name: str, pixels: NDArray[np.uint8]) -> None:
+        """A picture uint8 [H, W, 3], as panels/`name`.png."""
+        self.log_bytes(f"panels/{name}.png", encode_png(pixels))
+
+    def log_bytes(self, path: str, data: bytes) -> None:
+        """A file of the run."""
+        folder, _, name = path.rpartition("/")
+        with tempfile.TemporaryDirectory() as temporary, self._client() as client:
+            local = Path(temporary) / name
+            local.write_bytes(data)
+            client.log_artifact(self.run_id, str(local), folder or None)
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Words about the run."""
+        values = [RunTag(k, str(v)[:TAG_LENGTH]) for k, v in tags.items()]
+        with self._client() as client:
+            client.log_batch(self.run_id, tags=values)
+
+    def end(self, status: str) -> None:
+        """Close the run as FINISHED or FAILED."""
+        with self._client() as client:
+            client.set_terminated(self.run_id, status)
+
+    @contextmanager
+    def _client(self) -> Iterator[MlflowClient]:
+        with explained(self.store):
+            yield MlflowClient(self.store)
+
+
+@contextmanager
+def run(experiment: str, name: str) -> Iterator[Run]:
+    """Start the run `name` of an experiment, or go on with the one of that name that was broken off.
+
+    Ends FINISHED, or FAILED where the block raises. Raises TrackingError.
+    """
+    started = _start(experiment, name)
+    try:
+        yield started
+    except BaseException:
+        with suppress(TrackingError):  # what broke the run matters more
+            started.end("FAILED")
+        raise
+    started.end("FINISHED")
+
+
+def _start(experiment: str, name: str) -> Run:
+    # A name may hold quotes, which MLflow's filters cannot; its digest never does.
+    mark = hashlib.sha256(name.encode()).hexdigest()
+    store, address = client(), store_uri()
+    with explained(address):
+        number = _experiment(store, experiment, address)
+        broken = store.search_runs(
+            [number], f"tags.`{RUN_TAG}` = '{mark}' and attributes.status != 'FINISHED'", max_results=1
+        )
+        if broken:
+            store.update_run(broken[0].info.run_id, status="RUNNING")
+            return Run(address, broken[0].info.run_id)
+        return Run(address, store.create_run(number, run_name=name, tags={RUN_TAG: mark}).info.run_id)
+
+
+def _experiment(store: MlflowClient, name: str, address: str) -> str:
+    found = store.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    database = _database(address)
+    # MLflow would put the files into the working directory, wherever the database is.
+    files = database and (database.parent / "mlruns" / quote(name, safe="")).as_uri()
+    return str(store.create_experiment(name, artifact_location=files))
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a model comes from, as its version records it.
+
+    `configuration` is a (nested) dataclass or mapping, `data` the digest of each data set by its location,
+    `metrics` what was measured at `step` of the run.
+    """
+
+    configuration: Any = field(default_factory=dict)
+    data: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    step: int = 0
+
+    def plain(self) -> dict[str, Any]:
+        """All of it as JSON would hold it."""
+        return dict(json.loads(json.dumps(asdict(self), default=str)))
+
+
+def register_model(
+    name: str,
+    data: bytes,
+    card: ModelCard,
+    *,
+    run: Run,
+    origin: Origin | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> int:
+    """Register a model file as a new version of `name`, and give its number. Raises TrackingError.
+
+    The version loads as pyfunc (see `registered_model`) anywhere: it brings the project's code along,
+    its weights as safetensors and, as metadata, its whole origin. Its tags are the given ones, the file's
+    digest, the task, the data's digests, the metrics, and the code's revision where that is known. The
+    run shows the model as its output and the data as its input; the metrics are the model's too.
+    """
+    origin = origin or Origin()
+    revision = _revision()
+    facts = {
+        "digest": digest(data),
+        "task": card.task,
+        **revision,
+        **({"data": "\n".join(f"{uri} {mark}" for uri, mark in origin.data.items())} if origin.data else {}),
+        **{f"metric.{key}": f"{value:.4f}" for key, value in origin.metrics.items()},
+        **(tags or {}),
+    }
+    facts = {key: str(value)[:TAG_LENGTH] for key, value in facts.items()}
+    metadata = {**revision, "card": json.loads(card.to_json()), "origin": origin.plain()}
+    store = client()
+    with explained(run.store), tempfile.TemporaryDirectory() as temporary:
+        try:
+            store.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        logged = _log_model(store, run, _saved(data, metadata, Path(temporary)), origin, facts)
+        version = store.create_model_version(
+            name, f"models:/{logged}", run.run_id, tags=facts, model_id=logged
+        )
+    return int(version.version)
+
+
+def _log_model(store: MlflowClient, run: Run, folder: Path, origin: Origin, facts: Mapping[str, str]) -> str:
+    """A saved model as the run's output; gives its id."""
+    logged = store.create_logged_model(
+        store.get_run(run.run_id).info.experiment_id,
+        f"{facts['task']}-{facts['digest'][:12]}",
+        source_run_id=run.run_id,
+        params={k: str(v)[:PARAM_LENGTH] for k, v in flatten(origin.plain()["configuration"]).items()},
+        tags=dict(facts),
+    )
+    identity = str(logged.model_id)
+    store.log_model_artifacts(identity, str(folder))
+    store.finalize_logged_model(identity, "READY")
+    store.log_outputs(run.run_id, [LoggedModelOutput(identity, origin.step)])
+    now = int(time.time() * 1000)
+    metrics = [Metric(k, float(v), now, origin.step, model_id=identity) for k, v in origin.metrics.items()]
+    store.log_batch(run.run_id, metrics=metrics)
+    store.log_inputs(run.run_id, [_dataset(uri, mark) for uri, mark in origin.data.items()])
+    return identity
+
+
+def _dataset(uri: str, mark: str) -> DatasetInput:
+    dataset = Dataset(
+        uri[-DATASET_NAME_LENGTH:], mark[:DATASET_DIGEST_LENGTH], "shards", json.dumps({"uri": uri})
+    )
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
+
+
+def _saved(data: bytes, metadata: dict[str, Any], folder: Path) -> Path:
+    """The model as MLflow keeps it, below `folder`."""
+    weights = folder / WEIGHTS_FILE
+    weights.write_bytes(data)
+    for package in ("kernels", "spair_core"):
+        ignored = shutil.ignore_patterns("__pycache__", "shipped")
+        shutil.copytree(PROJECT / package, folder / package, ignore=ignored)
+    with warnings.catch_warnings():
+        # MLflow would like an example picture to be restored now; the signature says enough.
+        warnings.simplefilter("ignore", UserWarning)
+        mlflow.pyfunc.save_model(
+            path=str(folder / "model"),
+            python_model=str(Path(__file__).with_name("registered_model.py")),
+            artifacts={"weights": str(weights)},
+            code_paths=[str(folder / "kernels"), str(folder / "spair_core")],
+            signature=ModelSignature(
+                # Without a name, so that a list of pictures does as well as a table with a column of them.
+                Schema([ColSpec(DataType.binary)]),
+                Schema([ColSpec(DataType.binary, "restored"), ColSpec(DataType.double, "degraded_share")]),
+            ),
+            metadata=metadata,
+            pip_requirements=[f"{name}=={installed_version(name).partition('+')[0]}" for name in MODEL_NEEDS],
+        )
+    return folder / "model"
+
+
+def _revision() -> dict[str, str]:
+    git = ["git", f"--git-dir={PROJECT / '.git'}", f"--work-tree={PROJECT}"]
+    command = [*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        return {}  # not a checkout, or no git
+    return {"revision": shown.stdout.strip()}

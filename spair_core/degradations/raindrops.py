@@ -1,0 +1,297 @@
+"""Raindrops on a windscreen before clean pictures, with their exact mask, from a seeded generator.
+
+Drops are domes of water, merged where they touch. Light is bent by the slope of their surface: a drop
+shows the scene upside down in a wide angle, with the brighter sky below, and darkens towards its rim.
+The camera looks past them, so they are out of focus: their light and their cover are blurred by the
+disc of confusion, and what they leave of the scene shows through.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from spair_core.degradations.light import coded, linear
+from spair_core.masks import THRESHOLD, mask_from_pair
+
+Range = tuple[float, float]
+Floats = NDArray[np.float32]
+SKY = np.array([0.9, 0.97, 1.0], dtype=np.float32)
+"""Colour of the sky beyond a picture, where nothing in the picture is brighter."""
+CLEAR = 1 / 512
+"""Cover below which glass counts as dry."""
+
+
+@dataclass(frozen=True)
+class DropFamily:
+    """One kind of drops; every value is drawn from its range, lengths in pixels."""
+
+    coverage: Range
+    """Share of the picture that all drops together would cover if none overlapped."""
+    radius: Range
+    """Typical radius of a picture's drops."""
+    defocus: Range
+    """Radius of the disc of confusion."""
+    variety: float = 0.35
+    """Standard deviation of the logarithm of a picture's radii."""
+    lumps: tuple[int, int] = (0, 3)
+    """Lumps that a drop has beside its body."""
+    running: float = 0.04
+    """Share of drops that ran and left a trail of droplets above them."""
+
+
+SPATTER = DropFamily(coverage=(0.05, 0.4), radius=(2.5, 7), defocus=(0.8, 4), lumps=(0, 2), running=0.01)
+DROPS = DropFamily(coverage=(0.1, 0.5), radius=(7, 20), defocus=(1.5, 8))
+LARGE = DropFamily(coverage=(0.1, 0.5), radius=(18, 40), defocus=(3, 12), lumps=(1, 4), running=0.08)
+
+
+@dataclass(frozen=True)
+class RaindropConfig:
+    """How often a picture gets which drops. Families are chosen with probability after `weights`."""
+
+    families: tuple[DropFamily, ...] = (SPATTER, DROPS, LARGE)
+    weights: tuple[float, ...] = (0.3, 0.45, 0.25)
+    view: Range = (0.5, 1.2)
+    """How far from a drop the scene at its rim is, as a share of the picture's longer side."""
+    sky: Range = (0.25, 0.85)
+    """Light of the sky beyond the picture, a share of the greatest."""
+    overcast: Range = (0.05, 0.45)
+    """Share of a drop's light that comes from that sky; in its lower half it is more."""
+    rim: Range = (0.1, 0.6)
+    """Share of the light that is lost at the rim."""
+    sunny: float = 0.25
+    """Share of pictures whose drops glint."""
+    dry: float = 0.12
+    """Share of pictures that stay as they are."""
+    threshold: float = THRESHOLD
+    """Difference over which a pixel counts as degraded."""
+
+
+def add_raindrops(
+    clean: NDArray[np.uint8], rng: np.random.Generator, config: RaindropConfig | None = None
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """uint8 [H, W, 3] -> the same behind wet glass, and the mask bool [H, W] of its drops.
+
+    The mask is `mask_from_pair`'s at `config.threshold`: of a drop, what can be seen. A drop that
+    shows sky before sky takes nothing away, and pairs from real glass, which have no other mask, are
+    marked the same way. The generator's state decides everything.
+    """
+    config = config or RaindropConfig()
+    if rng.random() < config.dry:
+        return clean.copy(), np.zeros(clean.shape[:2], dtype=np.bool_)
+    shares = np.asarray(config.weights) / sum(config.weights)
+    family = config.families[rng.choice(len(config.families), p=shares)]
+    defocus = rng.uniform(*family.defocus)
+    glass = _Glass.before(clean, defocus)
+    domes = draw_domes(glass.extent, rng, family)
+    light = _Optics.drawn(rng, config).seen(clean, glass, domes)
+    water = glass.cut(_disc_blurred(light, defocus / glass.grain), (clean.shape[0], clean.shape[1]))
+    cover = water[..., 3]
+    through = linear(clean) * (1 - cover)[..., None] + water[..., :3]
+    dropped = np.where((cover < CLEAR)[..., None], clean, coded(through))
+    return dropped, mask_from_pair(dropped, clean, config.threshold)
+
+
+def draw_domes(size: tuple[int, int], rng: np.random.Generator, family: DropFamily) -> Domes:
+    """The drops of one picture of `size` (height, width), those that hang over its edges included."""
+    typical = rng.uniform(*family.radius)
+    margin = 2 * typical
+    area = (size[0] + 2 * margin) * (size[1] + 2 * margin)
+    mean = np.pi * typical**2 * np.exp(2 * family.variety**2)
+    count = max(1, round(rng.uniform(*family.coverage) * area / mean))
+    radii = typical * np.exp(np.clip(family.variety * rng.standard_normal(count), -1.2, 1.0))
+    centres = rng.uniform((-margin, -margin), (size[0] + margin, size[1] + margin), (count, 2))
+    parts = [(centres, radii)]
+    lumps = rng.integers(family.lumps[0], family.lumps[1] + 1, count)
+    body = np.repeat(np.arange(count), lumps)
+    turns = rng.uniform(0, 2 * np.pi, body.size)
+    away = radii[body] * rng.uniform(0.4, 1.0, body.size)
+    # Water hangs: lumps spread more along the vertical.
+    offsets = away[:, None] * np.stack([1.2 * np.sin(turns), 0.8 * np.cos(turns)], 1)
+    parts.append((centres[body] + offsets, radii[body] * rng.uniform(0.35, 0.8, body.size)))
+    parts += [_trail(centres[k], radii[k], rng) for k in np.flatnonzero(rng.random(count) < family.running)]
+    return Domes(np.concatenate([c for c, _ in parts]), np.concatenate([r for _, r in parts]))
+
+
+def _trail(
+    centre: NDArray[np.float64], radius: float, rng: np.random.Generator
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Droplets left above a drop that ran, smaller and sparser with the distance."""
+    count = int(rng.integers(6, 16))
+    rise = radius * (0.8 + np.cumsum(rng.uniform(0.25, 0.8, count)))
+    drift = radius * np.cumsum(rng.normal(0, 0.12, count))
+    shrink = np.linspace(0.55, 0.15, count) * rng.uniform(0.6, 1.2, count)
+    return centre + np.stack([-rise, drift], 1), radius * shrink
+
+
+@dataclass(frozen=True)
+class Domes:
+    """Water as merging domes (metaballs): centres [K, 2] (y, x) and radii [K], in pixels."""
+
+    centres: NDArray[np.float64]
+    radii: NDArray[np.float64]
+
+    @property
+    def typical_radius(self) -> float:
+        """Of the water's larger part."""
+        return float(np.average(self.radii, weights=self.radii**2))
+
+    def at_scale(self, grain: float) -> Domes:
+        """The same on a grid of steps of `grain` pixels."""
+        return Domes((self.centres + 0.5) / grain - 0.5, self.radii / grain)
+
+    def surface(self, size: tuple[int, int]) -> tuple[Floats, Floats]:
+        """Cover [H, W] in [0, 1], and slope [2, H, W] (y, x): on a lone dome the place relative to its
+        middle, negative, in radii; so 0 at the top and 1 long at the rim.
+
+        A dome of radius R adds (1 - d^2 / 2R^2)^2 to a field, whose level 1/4 is the outline.
+        """
+        field, scale = self._field(size)
+        dome = 2 * np.sqrt(field) - 1  # 1 - (d / R)^2 on a lone dome
+        cover = np.clip(dome * np.maximum(scale, 1) / 2 + 0.5, 0, 1)
+        slope = np.zeros((2, *size), dtype=np.float32)
+        slope[0, 1:-1] = dome[2:] - dome[:-2]
+        slope[1, :, 1:-1] = dome[:, 2:] - dome[:, :-2]
+        return np.asarray(cover), np.asarray(slope * (scale / 4))
+
+    def _field(self, size: tuple[int, int]) -> tuple[Floats, Floats]:
+        """The field [H, W], and the radius of the domes that make it up."""
+        support = self.radii * np.sqrt(2)
+        sides = 2 * np.ceil(support).astype(np.int32) + 1
+        counts = sides * sides
+        which = np.repeat(np.arange(counts.size, dtype=np.int32), counts)
+        local = np.arange(which.size, dtype=np.int32) - np.repeat(np.cumsum(counts) - counts, counts)
+        rows = local // sides[which]
+        columns = local - rows * sides[which]
+        corners = np.round(self.centres).astype(np.int32) - sides[:, None] // 2
+        rows, columns = rows + corners[which, 0], columns + corners[which, 1]
+        middles, narrow = self.centres.astype(np.float32), (1 / support**2).astype(np.float32)
+        square = np.square(rows - middles[which, 0]) + np.square(columns - middles[which, 1])
+        bump = 1 - square * narrow[which]
+        kept = np.flatnonzero(
+            (bump > 0) & (rows >= 0) & (rows < size[0]) & (columns >= 0) & (columns < size[1])
+        )
+        place, bump = rows[kept] * size[1] + columns[kept], np.square(bump[kept])
+        field = np.bincount(place, bump, size[0] * size[1])
+        scale = np.bincount(place, bump * self.radii[which[kept]], field.size) / np.maximum(field, 1e-9)
+        return field.reshape(size).astype(np.float32), scale.reshape(size).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class _Glass:
+    """A grid of `size` before the picture, `margin` pixels larger on each side, in steps of `grain`
+    pixels: what is out of focus needs no finer one."""
+
+    size: tuple[int, int]
+    grain: int
+    margin: int
+
+    @classmethod
+    def before(cls, clean: NDArray[np.uint8], defocus: float) -> _Glass:
+        grain = max(1, min(int(defocus / 2), 4))
+        margin = int(np.ceil(defocus)) + grain
+        height, width = (-(-(side + 2 * margin) // grain) for side in clean.shape[:2])
+        return cls((height, width), grain, margin)
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """In pixels."""
+        return self.size[0] * self.grain, self.size[1] * self.grain
+
+    def place(self, index: NDArray[np.int64]) -> Floats:
+        """Rows or columns of the picture before which rows or columns of the grid are."""
+        return ((index + 0.5) * self.grain - 0.5 - self.margin).astype(np.float32)
+
+    def cut(self, light: Floats, size: tuple[int, int]) -> Floats:
+        """[*size, C]: what is before the picture, of [*self.size, C]."""
+        start = self.margin / self.grain
+        box = (start, start, start + size[1] / self.grain, start + size[0] / self.grain)
+        planes = [Image.fromarray(np.ascontiguousarray(plane)) for plane in np.moveaxis(light, 2, 0)]
+        cut = [np.asarray(plane.resize(size[::-1], Image.Resampling.BILINEAR, box)) for plane in planes]
+        return np.stack(cut, axis=2)
+
+
+@dataclass(frozen=True)
+class _Optics:
+    """What light comes through the water of one picture."""
+
+    view: float
+    sky: float
+    overcast: float
+    rim: float
+    glint: float
+    sun: NDArray[np.float64]
+
+    @classmethod
+    def drawn(cls, rng: np.random.Generator, config: RaindropConfig) -> _Optics:
+        return cls(
+            rng.uniform(*config.view),
+            rng.uniform(*config.sky),
+            rng.uniform(*config.overcast),
+            rng.uniform(*config.rim),
+            rng.uniform(1, 4) if rng.random() < config.sunny else 0.0,
+            np.array([rng.uniform(0.3, 0.7), rng.uniform(-0.5, 0.5)]),
+        )
+
+    def seen(self, clean: NDArray[np.uint8], glass: _Glass, domes: Domes) -> Floats:
+        """[*glass.size, 4]: the light from each point of the glass, times cover, and cover."""
+        cover, slope = domes.at_scale(glass.grain).surface(glass.size)
+        wet = np.flatnonzero(cover)
+        normal = slope.reshape(2, -1)[:, wet]
+        normal = normal / np.maximum(np.hypot(*normal), 1)
+        steep = np.hypot(*normal)
+        reach = self.view * max(clean.shape[:2])
+        # What a drop shows is as much smaller as its view is wider than itself.
+        small = _reduced(clean, max(1.0, reach / domes.typical_radius))
+        bend = reach * (0.5 + 0.5 * steep * steep)  # wider towards the rim
+        rows, columns = np.divmod(wet, cover.shape[1])
+        at = [
+            _mirrored((glass.place(line) + bend * part) * (short / long), short)
+            for line, part, short, long in zip(
+                (rows, columns), normal, small.shape, clean.shape, strict=False
+            )
+        ]
+        scene = small[at[0], at[1]]
+        upward = np.clip(self.overcast * (1 - 1.5 * normal[0]), 0, 0.9)[:, None]
+        brightest = small.reshape(-1, 3).max(0)
+        sky = self.sky * np.maximum(SKY, brightest)
+        light = (scene * (1 - upward) + sky * upward) * (1 - self.rim * steep**4)[:, None]
+        towards = (normal[0] + self.sun[0]) ** 2 + (normal[1] - self.sun[1]) ** 2
+        light += (self.glint * np.exp(-towards / 0.02))[:, None]
+        shown = np.zeros((cover.size, 4), dtype=np.float32)
+        shown[wet] = np.concatenate([light, np.ones((wet.size, 1))], axis=1) * cover.ravel()[wet, None]
+        return shown.reshape(*cover.shape, 4)
+
+
+def _reduced(clean: NDArray[np.uint8], factor: float) -> Floats:
+    """The picture's light, `factor` times smaller, without the details that drops do not resolve."""
+    image = Image.fromarray(clean)
+    for share, filtering in ((2 * factor, Image.Resampling.BOX), (factor, Image.Resampling.BILINEAR)):
+        width, height = (max(1, round(side / share)) for side in (clean.shape[1], clean.shape[0]))
+        image = image.resize((width, height), filtering)
+    return linear(np.asarray(image))
+
+
+def _mirrored(place: Floats, length: int) -> NDArray[np.int64]:
+    """The nearest pixels, mirrored over the ends where they are beyond."""
+    index = np.floor(place).astype(np.int64) % (2 * length)
+    return np.minimum(index, 2 * length - 1 - index)
+
+
+def _disc_blurred(light: Floats, radius: float) -> Floats:
+    """[H, W, C] blurred by a disc, nothing beyond its edges: a row of the disc is a difference of sums."""
+    reach = int(radius)
+    height, width = light.shape[:2]
+    halves = [round((radius**2 - step**2) ** 0.5) for step in range(-reach, reach + 1)]
+    wide = reach + 1
+    padded = np.pad(light, ((reach, reach), (wide + 1, wide), (0, 0)))
+    sums = np.cumsum(padded, axis=1)
+    total = np.zeros_like(light)
+    for top, half in enumerate(halves):
+        rows = sums[top : top + height]
+        total += rows[:, wide + 1 + half : wide + 1 + half + width]
+        total -= rows[:, wide - half : wide - half + width]
+    return np.asarray(total / np.float32(sum(2 * half + 1 for half in halves)))

@@ -1,0 +1,152 @@
+"""SPAIR: Net_L finds the degraded pixels, Net_R restores them (ICCV 2021, arXiv 2108.08617)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kernels import ActiveIndex, build_index
+from spair_core.masks import coarsen
+from spair_core.network.localization import Localizer, LocalizerConfig
+from spair_core.network.restoration import Restorer, RestorerConfig
+
+MULTIPLE = 8
+"""The networks' coarsest level is 1/8; other sizes are padded inside."""
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Both networks. A pixel counts as degraded where Net_L's probability exceeds `binarize`."""
+
+    localizer: LocalizerConfig = field(default_factory=LocalizerConfig)
+    restorer: RestorerConfig = field(default_factory=RestorerConfig)
+    binarize: float = 0.4
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as kept in a weights file's header."""
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> NetworkConfig:
+        """The inverse of `to_dict`. Raises TypeError or KeyError on another structure."""
+
+        def section(name: str) -> dict[str, Any]:
+            return {k: tuple(v) if isinstance(v, list) else v for k, v in values[name].items()}
+
+        return NetworkConfig(
+            LocalizerConfig(**section("localizer")),
+            RestorerConfig(**section("restorer")),
+            float(values["binarize"]),
+        )
+
+
+def light() -> NetworkConfig:
+    """The preset for CPUs and for footage by the million."""
+    return NetworkConfig()
+
+
+def full() -> NetworkConfig:
+    """The preset with the paper's decoder widths (64, 128, 256)."""
+    return NetworkConfig(
+        LocalizerConfig(
+            channels=(48, 64, 96), growth=(24, 24, 32), encoder_layers=(4, 4, 4), decoder_layers=(3, 3)
+        ),
+        RestorerConfig(
+            channels=(64, 128, 256),
+            growth=(32, 48, 64),
+            layers=(4, 4, 4),
+            full_channels=32,
+            sparse_growth=(24, 32, 48, 64),
+        ),
+    )
+
+
+def paper() -> NetworkConfig:
+    """`full`, with SFM and SNL computed by the letter of equations 1 and 3-5 (no guards)."""
+    config = full()
+    return replace(config, restorer=replace(config.restorer, guarded=False), binarize=0.5)
+
+
+def ablation(number: int, base: NetworkConfig | None = None) -> NetworkConfig:
+    """Net1 to Net5 of the paper's table 6, on the widths of `base` (default: light).
+
+    Raises ValueError for another number.
+    """
+    choices: dict[int, dict[str, Any]] = {
+        1: {"modulate": False, "decoder": "dense", "attention": "none"},
+        2: {"decoder": "dense", "attention": "none"},
+        3: {"attention": "none"},
+        4: {"attention": "full"},
+        5: {},
+    }
+    if number not in choices:
+        raise ValueError(f"the paper's ablations are Net1 to Net5, not Net{number}")
+    base = base or light()
+    return replace(base, restorer=replace(base.restorer, **choices[number]))
+
+
+@dataclass(frozen=True)
+class Output:
+    """`restored` N x 3 x H x W (not clamped), `logits` of the mask N x 1 x H x W, `mask` bool."""
+
+    restored: Tensor
+    logits: Tensor
+    mask: Tensor
+
+
+class Spair(nn.Module):
+    """Net_L -> mask -> Net_R; pictures of any size."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.localizer = Localizer(config.localizer)
+        self.restorer = Restorer(config.restorer, config.localizer.channels)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, pictures: Tensor, mask: Tensor | None = None) -> Output:
+        """Restore N x 3 x H x W pictures in [0, 1]; a given `mask` (bool) replaces Net_L's."""
+        padded = pad_to_multiple(pictures)
+        located = self.localizer(padded)
+        if mask is None:
+            predicted = self.binarize(located.logits)
+        else:
+            predicted = pad_to_multiple(mask.to(pictures.dtype)) > 0.5
+        restored = padded + self.restorer(padded, located, self.indices(predicted))
+        height, width = pictures.shape[-2:]
+        return Output(
+            restored[..., :height, :width],
+            located.logits[..., :height, :width],
+            predicted[..., :height, :width],
+        )
+
+    def locate(self, pictures: Tensor) -> Tensor:
+        """Net_L alone: logits N x 1 x H x W."""
+        height, width = pictures.shape[-2:]
+        return self.localizer(pad_to_multiple(pictures)).logits[..., :height, :width]
+
+    def binarize(self, logits: Tensor) -> Tensor:
+        """The mask (bool) that Net_R works with."""
+        return logits.detach().sigmoid() > self.config.binarize
+
+    def indices(self, mask: Tensor) -> tuple[ActiveIndex, ...]:
+        """The active pixels of a mask at full resolution, 1/2, 1/4 and 1/8."""
+        non_local = self.config.restorer.attention == "sparse"
+        return tuple(
+            build_index(level, non_local=non_local and depth > 0) for depth, level in enumerate(coarsen(mask))
+        )
+
+
+def pad_to_multiple(pictures: Tensor, multiple: int = MULTIPLE) -> Tensor:
+    """Extend below and to the right by reflection (by repetition where a side is too short)."""
+    height, width = pictures.shape[-2:]
+    down, right = -height % multiple, -width % multiple
+    if down == 0 and right == 0:
+        return pictures.contiguous(memory_format=torch.channels_last)
+    mode = "reflect" if down < height and right < width else "replicate"
+    padded = F.pad(pictures, (0, right, 0, down), mode=mode)
+    return padded.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,162 @@
+import io
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from pipelines.media import video
+from pipelines.media.video import ClipError, EncodeConfig
+
+
+def make_clip(path: Path, frames, *, stamps=None, rate=25, sound=False, pix_fmt="yuv420p", rotation=0):
+    with av.open(str(path), "w") as out:
+        codec = {".webm": "libvpx-vp9", ".avi": "mpeg4"}.get(path.suffix, "libx264")
+        stream = out.add_stream(codec, rate=rate)
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = pix_fmt
+        # An AVI knows no time stamps, only a frame rate.
+        base = Fraction(1, rate if path.suffix == ".avi" else 1000)
+        stream.codec_context.time_base = base
+        if rotation:
+            stream.set_display_rotation(rotation)
+        audio = out.add_stream("aac", rate=16000) if sound else None
+        for i, pixels in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = (stamps[i] if stamps else round(i / rate / base)), base
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode())
+        if audio:
+            for i in range(10):
+                tone = np.sin(np.arange(1600) * (i + 1) / 20)[None].astype(np.float32)
+                frame = av.AudioFrame.from_ndarray(tone, format="fltp", layout="mono")
+                frame.rate, frame.pts = 16000, 1600 * i
+                out.mux(audio.encode(frame))
+            out.mux(audio.encode())
+    return path
+
+
+@pytest.fixture
+def frames(photos):
+    return [np.roll(photos[0][:64, :96], 3 * i, axis=1) for i in range(40)]
+
+
+def times(path):
+    with av.open(str(path)) as clip:
+        return [frame.pts * frame.time_base for frame in clip.decode(video=0)]
+
+
+def sound(path):
+    with av.open(str(path)) as clip:
+        return [
+            (packet.pts * packet.time_base, bytes(packet))
+            for packet in clip.demux(audio=0)
+            if packet.dts is not None
+        ]
+
+
+def rebuilt(source, target):
+    runs = list(video.read_runs(source))
+    segments = [video.encode_run(run, EncodeConfig(crf=10)) for run in runs]
+    video.join(segments, source, target, runs[0].format.rotation)
+    return runs
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov", ".avi"])
+def test_frames_times_and_sound_are_kept(tmp_path, frames, suffix):
+    source, target = make_clip(tmp_path / f"in{suffix}", frames, sound=True), tmp_path / f"out{suffix}"
+    runs = rebuilt(source, target)
+    assert [run.pixels.shape[0] for run in runs] == [32, 8]
+    assert times(target) == times(source)
+    if suffix == ".avi":  # its packets have no borders of their own
+        assert b"".join(data for _, data in sound(target)) == b"".join(data for _, data in sound(source))
+    else:
+        assert sound(target) == sound(source)
+    with av.open(str(target)) as clip:
+        shown = [frame.to_ndarray(format="rgb24") for frame in clip.decode(video=0)]
+    before = np.concatenate([run.pixels for run in runs]).astype(float)
+    assert np.abs(np.stack(shown) - before).mean() < 4
+
+
+def test_a_variable_frame_rate_stays_exact(tmp_path, frames):
+    stamps = [int(s) for s in np.cumsum(np.random.default_rng(0).integers(10, 90, len(frames)))]
+    source, target = make_clip(tmp_path / "in.mkv", frames, stamps=stamps), tmp_path / "out.mkv"
+    rebuilt(source, target)
+    assert times(target) == times(source)
+    assert len(set(np.diff([float(t) for t in times(target)]).round(4))) > 5
+
+
+def test_odd_sides_webm_and_rotation(tmp_path, photos):
+    odd = [photos[0][:33, :47]] * 3
+    source = make_clip(tmp_path / "odd.mp4", odd, pix_fmt="yuv444p", rotation=90)
+    rebuilt(source, tmp_path / "out.mp4")
+    with av.open(str(tmp_path / "out.mp4")) as clip:
+        frame = next(clip.decode(video=0))
+        assert (frame.width, frame.height, frame.rotation) == (
+            47,
+            33,
+            next(video.read_runs(source)).format.rotation,
+        )
+    source = make_clip(tmp_path / "in.webm", [photos[0][:32, :48]] * 5)
+    rebuilt(source, tmp_path / "out.webm")
+    assert times(tmp_path / "out.webm") == times(source)
+
+
+def test_colours_do_not_drift(tmp_path, photos):
+    flat = [np.full((32, 32, 3), (200, 40, 90), np.uint8)] * 2
+    source, target = make_clip(tmp_path / "in.mp4", flat), tmp_path / "out.mp4"
+    (run,) = rebuilt(source, target)
+    with av.open(str(target)) as clip:
+        again = next(video.read_runs(target)).pixels
+        assert len(clip.streams.video) == 1
+    assert np.abs(again.astype(int) - run.pixels).max() <= 3
+
+
+def test_what_is_no_clip(tmp_path, frames):
+    (tmp_path / "text.mp4").write_text("no clip at all" * 99)
+    with pytest.raises(ClipError, match="not a clip"):
+        list(video.read_runs(tmp_path / "text.mp4"))
+    whole = make_clip(tmp_path / "in.mp4", frames).read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])  # its index stood at the end
+    with pytest.raises(ClipError, match="not a clip"):
+        list(video.read_runs(tmp_path / "cut.mp4"))
+    with pytest.raises(ClipError, match="over the limit"):
+        list(video.read_runs(tmp_path / "in.mp4", max_pixels=1000))
+    only_sound = tmp_path / "sound.mp4"
+    with av.open(str(only_sound), "w") as out:
+        stream = out.add_stream("aac", rate=16000)
+        tone = av.AudioFrame.from_ndarray(np.zeros((1, 1600), np.float32), format="fltp", layout="mono")
+        tone.rate = 16000
+        out.mux(stream.encode(tone))
+        out.mux(stream.encode())
+    with pytest.raises(ClipError, match="no video"):
+        list(video.read_runs(only_sound))
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+def test_a_clip_that_ends_early_says_where(tmp_path, frames, suffix):
+    whole = make_clip(tmp_path / f"in{suffix}", [*frames, *frames])
+    if suffix == ".mp4":
+        fast = tmp_path / "fast.mp4"
+        with (
+            av.open(str(whole)) as source,
+            av.open(str(fast), "w", options={"movflags": "+faststart"}) as out,
+        ):
+            copy = out.add_stream_from_template(source.streams.video[0])
+            for packet in source.demux(video=0):
+                if packet.dts is not None:
+                    packet.stream = copy
+                    out.mux(packet)
+        whole = fast
+    data = whole.read_bytes()
+    cut = tmp_path / f"cut{suffix}"
+    cut.write_bytes(data[: int(0.4 * len(data))])
+    with pytest.raises(ClipError, match=r"cut short|damaged after"):
+        list(video.read_runs(cut))
+
+
+def test_a_segment_holds_the_frames_of_its_run(frames, tmp_path):
+    run = next(video.read_runs(make_clip(tmp_path / "in.mp4", frames)))
+    with av.open(io.BytesIO(video.encode_run(run, EncodeConfig()))) as segment:
+        assert len(list(segment.decode(video=0))) == len(run.pts) == 32

@@ -1,0 +1,198 @@
+"""A bucket of pictures and clips, whole and broken ones, through the real pipeline."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from unittest import mock
+
+import mlflow
+import numpy as np
+import pytest
+
+from pipelines.restoration import restore
+from pipelines.restoration.manifest import FAILED, IGNORED, REJECTED, RESTORED, Manifest
+from pipelines.restoration.restore import RestoreConfig
+from pipelines.services import models, storage
+from pipelines.services.quarantine import Quarantine
+from spair_core import images
+from spair_core.images import encode_png
+from tests.pipelines.media.test_video import make_clip, sound, times
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def footage(photos, s3, tmp_path, tiny_weights):
+    frames = [np.roll(photos[0][:48, :64], i, axis=1) for i in range(40)]
+    clip = make_clip(tmp_path / "clip.mp4", frames, sound=True).read_bytes()
+    files = {
+        "cam1/a.png": encode_png(photos[0][:40, :60]),
+        "cam1/b.png": encode_png(photos[1][:33, :21]),
+        "cam2/drive.mp4": clip,
+        "cam2/cut.mp4": clip[:2000],
+        "broken.jpg": b"\xff\xd8\xff nonsense",
+        "empty.png": b"",
+        "notes.txt": b"hello",
+        "model": tiny_weights,
+    }
+    for key, data in files.items():
+        prefix = s3 if key == "model" else f"{s3}/raw"
+        storage.write_bytes(f"{prefix}/{key}", data)
+    return s3
+
+
+@pytest.mark.cluster
+def test_everything_gets_a_verdict_and_nothing_is_done_twice(
+    cluster, footage, mlflow_store, tmp_path, monkeypatch
+):
+    config = RestoreConfig(f"{footage}/raw", f"{footage}/dry", model=f"{footage}/model", panels=2)
+    summary = restore.restore(config)
+    outcome = {item.key: item.verdict for item in summary.verdicts}
+    assert outcome == {
+        "cam1/a.png": RESTORED,
+        "cam1/b.png": RESTORED,
+        "cam2/drive.mp4": RESTORED,
+        "cam2/cut.mp4": REJECTED,
+        "broken.jpg": REJECTED,
+        "empty.png": REJECTED,
+        "notes.txt": IGNORED,
+    }
+    assert "the file is empty" in str(summary)
+    assert images.decode(storage.read_bytes(f"{footage}/dry/cam1/b.png")).pixels.shape == (33, 21, 3)
+
+    for name in ("raw", "dry"):
+        storage.download(f"{footage}/{name}/cam2/drive.mp4", tmp_path / f"{name}.mp4")
+    assert times(tmp_path / "dry.mp4") == times(tmp_path / "raw.mp4")
+    assert sound(tmp_path / "dry.mp4") == sound(tmp_path / "raw.mp4")
+
+    book = Manifest(f"{footage}/dry")
+    clip = book.get("cam2/drive.mp4")
+    assert (clip.frames, clip.width, clip.height) == (40, 64, 48)
+    assert len(clip.source_digest) == len(clip.output_digest) == 64
+    left = [item.key for item in storage.list_objects(f"{footage}/dry/_spair")]
+    assert [key.split("/")[0] for key in left] == ["manifest.parquet", "panels", "panels"]
+
+    client = mlflow.MlflowClient(mlflow_store)
+    (experiment,) = client.search_experiments(filter_string="name = 'spair-restoration'")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.data.metrics["restored"] == 3
+    assert len(client.list_artifacts(run.info.run_id, "panels")) == 2
+
+    def no_model_work(*_):
+        raise AssertionError("nothing was left to do")
+
+    monkeypatch.setattr(restore, "_stream", no_model_work)
+    again = restore.restore(config)
+    assert again.already == 6
+    assert again.count(RESTORED) == 0
+
+
+@pytest.mark.cluster
+def test_a_model_that_fails_costs_only_its_item(cluster, tiny_weights, photos):
+    actor = restore._Restorer(tiny_weights, tile=1024, quarantine=Quarantine())
+    row = {
+        "key": "a.png",
+        "error": "",
+        "panel": True,
+        "part": 0,
+        "verdict": RESTORED,
+        **restore._packed(photos[0][None, :40, :40]),
+    }
+    assert not actor(row)["error"]
+    actor.model.forward = lambda *_: (_ for _ in ()).throw(RuntimeError("out of memory"))
+    failed = actor(row)
+    assert (failed["verdict"], failed["panel_png"]) == (FAILED, b"")
+    assert "out of memory" in failed["error"]
+
+
+def test_flags_out_of_range_are_refused():
+    with pytest.raises(ValueError, match="tile"):
+        RestoreConfig("/a", "/b", tile=8)
+    with pytest.raises(ValueError, match="quality"):
+        RestoreConfig("/a", "/b", quality=0)
+
+
+def test_overlapping_places_are_refused():
+    for source, destination in (("/a", "/a"), ("/a/b", "/a"), ("/a", "/a/b"), ("s3://x/y", "s3://x/y/z")):
+        with pytest.raises(ValueError, match="overlap"):
+            restore.restore(RestoreConfig(source, destination))
+
+
+def test_kinds_follow_the_name():
+    assert [restore.kind_of(key) for key in ("a/B.JPG", "x.MP4", "y.txt", "z")] == [
+        "picture",
+        "clip",
+        "other",
+        "other",
+    ]
+
+
+def test_a_missing_model_lists_what_there_is():
+    with pytest.raises(models.ModelError, match="rain-light"):
+        models.resolve("rain-huge")
+
+
+@pytest.mark.cluster
+def test_a_killed_run_goes_on_where_it_was(footage, mlflow_store, photos, tmp_path):
+    for i in range(24):
+        storage.write_bytes(f"{footage}/many/{i:02d}.png", encode_png(photos[i % 4][:200, :300]))
+    command = [sys.executable, "jobs/restore_bulk.py", "--source", f"{footage}/many"]
+    command += ["--destination", f"{footage}/done", "--model", f"{footage}/model", "--panels", "0"]
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(
+            command, cwd=PROJECT, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+        try:
+            deadline = time.monotonic() + 120
+            while time.monotonic() < deadline and process.poll() is None:
+                if storage.exists(f"{footage}/done/_spair/journal"):
+                    break
+                time.sleep(0.2)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    journalled = {item.key for item in Manifest(f"{footage}/done")}
+    assert journalled, (tmp_path / "log").read_text()
+    finished = subprocess.run(
+        command, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=200
+    )
+    assert finished.returncode == 0, finished.stderr
+    book = Manifest(f"{footage}/done")
+    assert [item.verdict for item in book] == [RESTORED] * 24
+    assert f"{len(journalled)} done before" in finished.stdout
+    assert FAILED not in {item.verdict for item in book}
+
+
+@pytest.mark.cluster
+def test_what_kills_its_process_costs_only_itself(cluster, footage, photos, mlflow_store, monkeypatch):
+    for i, name in enumerate(("good", "heavy", "poison")):
+        storage.write_bytes(f"{footage}/night/{name}.png", encode_png(photos[i][:40, :60]))
+    config = RestoreConfig(f"{footage}/night", f"{footage}/dry", model=f"{footage}/model", panels=0)
+    decode = restore._decode
+
+    def die(*_):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def poisoned(item, quarantine):
+        deadly = item["key"] == "poison.png"
+        with mock.patch.object(images, "decode", die if deadly else images.decode):
+            yield from decode(item, quarantine)
+
+    class TooHeavy(restore._Restorer):
+        def _restored(self, row):
+            return die() if row["key"] == "heavy.png" else super()._restored(row)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(restore, "_decode", poisoned)
+        patched.setattr(restore, "_Restorer", TooHeavy)
+        summary = restore.restore(config)
+    outcome = {item.key: (item.verdict, item.reason) for item in summary.verdicts}
+    assert outcome.pop("good.png") == (RESTORED, "")
+    assert all(verdict == FAILED and "died 2 times" in reason for verdict, reason in outcome.values())
+    again = restore.restore(config)
+    assert (again.already, again.count(RESTORED)) == (1, 2)

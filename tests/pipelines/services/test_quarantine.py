@@ -1,0 +1,53 @@
+"""Work that kills its process, on a real cluster."""
+
+import os
+import signal
+import time
+
+import pytest
+import ray
+
+from pipelines.services.quarantine import DEATHS, Quarantine, QuarantinedError
+
+
+@pytest.mark.cluster
+def test_work_that_ends_may_be_done_again_and_again(cluster):
+    quarantine = Quarantine()
+    for _ in range(DEATHS + 2):
+        with quarantine.hold("a"):
+            pass
+        with pytest.raises(ValueError, match="its own"), quarantine.hold("a"):
+            raise ValueError("its own")
+
+
+@pytest.mark.cluster
+def test_deadly_work_is_left_alone_after_two_deaths(cluster, tmp_path):
+    quarantine = Quarantine()
+
+    @ray.remote(max_retries=-1, num_cpus=0.5)
+    def deadly():
+        with quarantine.hold("deadly"):
+            (tmp_path / str(os.getpid())).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(QuarantinedError, match="died 2 times"):
+        ray.get(deadly.remote())
+    assert len(list(tmp_path.iterdir())) == DEATHS
+    with quarantine.hold("something else"):
+        pass
+
+
+@pytest.mark.cluster
+def test_the_same_name_in_hand_at_once_is_no_death(cluster, tmp_path):
+    quarantine = Quarantine()
+
+    @ray.remote(num_cpus=0)
+    def hold(number):
+        with quarantine.hold("a picture that three folders have"):
+            (tmp_path / str(number)).touch()
+            deadline = time.monotonic() + 60
+            while len(list(tmp_path.iterdir())) < DEATHS + 1:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+
+    ray.get([hold.remote(number) for number in range(DEATHS + 1)])

@@ -1,0 +1,176 @@
+"""Crops from shards and a real, tiny Ray Train run, broken off and resumed."""
+
+from dataclasses import replace
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from pipelines.data import crop_stream, shards
+from pipelines.data.crop_stream import CropConfig, epoch_batches, plan_epoch
+from pipelines.data.shards import RowGroup
+from pipelines.services import models, storage
+from pipelines.training.train import TrainConfig, train
+from spair_core import images, weights
+from spair_core.images import encode_png
+from spair_core.learning import LearningConfig
+from spair_core.masks import mask_from_pair
+from tests.pipelines.data.test_shards import row
+
+GROUPS = [RowGroup("a", i, 16) for i in range(5)]
+
+
+def test_the_plan_is_a_function_of_seed_and_epoch():
+    plan = plan_epoch(GROUPS, 1, 2, crops=100, crops_per_picture=1)
+    assert plan == plan_epoch(GROUPS, 1, 2, crops=100, crops_per_picture=1)
+    assert plan != plan_epoch(GROUPS, 1, 3, crops=100, crops_per_picture=1)
+    assert sum(visit.group.rows for visit in plan) >= 100
+    assert {visit.group.index for visit in plan[:5]} == {0, 1, 2, 3, 4}
+    assert len({visit.seed for visit in plan}) == len(plan)
+
+
+def test_no_pictures_no_plan():
+    with pytest.raises(ValueError, match="no pictures"):
+        plan_epoch([], 0, 0, crops=1, crops_per_picture=1)
+
+
+@pytest.fixture
+def data(photos, s3):
+    """Two sets of shards: pairs for training, and clean pictures for validation."""
+    pairs = [row(str(i), photos[i % 3][40 * i : 40 * i + 40, :48]) for i in range(6)]
+    pairs[2]["target"] = b"broken since"
+    clean = [row("v", photos[3][:40, :48], input=None, split="val")]
+    for name, rows in (("train", pairs), ("val", clean)):
+        shards.commit(f"{s3}/{name}", [shards.write_shard(f"{s3}/{name}", rows)], {})
+    return s3
+
+
+def mlflow_run(store, name):
+    client = mlflow.MlflowClient(store)
+    (experiment,) = client.search_experiments(filter_string="name = 'spair-training'")
+    return {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}[name]
+
+
+@pytest.mark.cluster
+def test_batches_are_the_same_every_time(cluster, data):
+    groups = shards.list_row_groups([f"{data}/train"])
+    config = CropConfig(crop_size=24, crops_per_picture=2, mask_threshold=0.1, seed=5)
+
+    def batches(epoch):
+        return list(epoch_batches(groups, config, epoch, batch_size=2, steps=3))
+
+    first, again, other = batches(0), batches(0), batches(1)
+    assert len(first) == 3
+    assert all(torch.equal(a.degraded, b.degraded) for a, b in zip(first, again, strict=True))
+    assert not all(torch.equal(a.degraded, b.degraded) for a, b in zip(first, other, strict=True))
+    for batch in first:
+        assert batch.degraded.shape == (2, 3, 24, 24)
+        pair = [
+            (t.permute(0, 2, 3, 1) * 255).round().byte().numpy()[0] for t in (batch.degraded, batch.clean)
+        ]
+        assert (batch.mask[0, 0].bool().numpy() == mask_from_pair(*pair, 0.1)).all()
+
+
+@pytest.mark.cluster
+def test_a_resumed_run_ends_where_an_unbroken_one_does(cluster, data, mlflow_store):
+    config = TrainConfig(
+        data=(f"{data}/train",),
+        storage=f"{data}/runs",
+        name="whole",
+        validation=(f"{data}/val",),
+        preset="light",
+        localize_epochs=1,
+        restore_epochs=2,
+        joint=True,
+        epoch_steps=2,
+        batch_size=2,
+        crops=CropConfig(crop_size=16, seed=3),
+        learning=LearningConfig(ema=0.5),
+        validate_every=1,
+        cpus_per_worker=0.5,
+    )
+    whole = storage.read_bytes(train(config))
+    # Ended after its second epoch, and started again under its name.
+    train(replace(config, name="broken", restore_epochs=1))
+    resumed = storage.read_bytes(train(replace(config, name="broken")))
+
+    (a, card), (b, _) = weights.load(whole), weights.load(resumed)
+    assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
+    assert card.provenance["data"] == "train"
+
+    client = mlflow.MlflowClient(mlflow_store)
+    run = mlflow_run(mlflow_store, "whole")
+    assert run.data.params["learning.ema"] == "0.5"
+    assert {"train_bce", "train_l1", "val_psnr_y"} <= run.data.metrics.keys()
+    assert any(f.path.startswith("panels/epoch") for f in client.list_artifacts(run.info.run_id, "panels"))
+
+    resolved = models.resolve("models:/spair-rain/1")
+    assert resolved.data == whole
+    version = client.get_model_version("spair-rain", "1")
+    assert version.tags["data"] == f"{data}/train {shards.digest(f'{data}/train', 'train')}"
+    assert float(version.tags["metric.val_psnr_y"]) == pytest.approx(run.data.metrics["val_psnr_y"], abs=1e-4)
+    # Without a step worth speaking of, a run that starts from a model ends at that model.
+    still = replace(config.learning, learning_rate=1e-9, ema=0.0)
+    tuned = train(
+        replace(config, name="tuned", learning=still, start_from="models:/spair-rain/1", localize_epochs=0)
+    )
+    same, tuned_card = weights.load(storage.read_bytes(tuned))
+    for mine, theirs in zip(same.parameters(), a.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-3)
+    assert tuned_card.provenance["started from"] == "models:/spair-rain/1"
+
+    picture = encode_png(np.zeros((20, 30, 3), np.uint8))
+    mlflow.set_tracking_uri(mlflow_store)
+    served = mlflow.pyfunc.load_model("models:/spair-rain/1").predict(pd.DataFrame({"picture": [picture]}))
+    assert images.decode(served["restored"][0]).pixels.shape == (20, 30, 3)
+    assert 0 <= served["degraded_share"][0] <= 1
+
+
+def test_a_start_from_another_network_is_refused(data):
+    config = TrainConfig(data=(data,), storage=data, name="z", preset="full", start_from="rain-light")
+    with pytest.raises(models.ModelError, match="another network than preset full"):
+        config.start()
+
+
+@pytest.mark.parametrize("counts", [{"workers": 9}, {"workers": 0}, {"workers": 2, "min_workers": 3}])
+def test_every_worker_needs_a_crop(counts):
+    with pytest.raises(ValueError, match="must ascend from 1"):
+        TrainConfig(data=("x",), storage="y", name="z", batch_size=8, **counts)
+
+
+TINY = {
+    "preset": "light",
+    "localize_epochs": 1,
+    "restore_epochs": 0,
+    "epoch_steps": 2,
+    "batch_size": 3,
+    "crops": CropConfig(crop_size=16, seed=3),
+    "cpus_per_worker": 0.5,
+}
+
+
+@pytest.mark.cluster
+def test_workers_share_a_batch_that_does_not_divide(cluster, data, mlflow_store):
+    config = TrainConfig((f"{data}/train",), f"{data}/runs", "two", workers=2, min_workers=1, **TINY)
+    location = train(replace(config, keep_localizers=(1,)))
+    model, _ = weights.load(storage.read_bytes(location))
+    kept, _ = weights.load(storage.read_bytes(f"{data}/runs/two/localizer-1.safetensors"))
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), kept.parameters(), strict=True))
+    assert "train_seconds_data" in mlflow_run(mlflow_store, "two").data.metrics
+
+
+@pytest.mark.cluster
+def test_a_loss_that_is_no_number_ends_the_run_and_is_told(cluster, data, mlflow_store):
+    wild = LearningConfig(learning_rate=1e30)
+    config = TrainConfig((f"{data}/train",), f"{data}/runs", "wild", learning=wild, ablation=3, **TINY)
+    with pytest.raises(
+        FloatingPointError, match=r"run 'wild' stopped: epoch 0, step 1: .*lower the learning"
+    ):
+        train(config)
+
+
+def test_a_picture_that_broke_is_passed_over(data):
+    groups = shards.list_row_groups([f"{data}/train"])
+    assert len(list(crop_stream.read_examples(groups[0]))) == 5

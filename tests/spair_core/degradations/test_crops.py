@@ -1,0 +1,138 @@
+import numpy as np
+import pytest
+
+from spair_core.degradations.crops import Example, Material, degrade, random_crop, random_flip
+from spair_core.degradations.motion import ShakeKernels
+from spair_core.degradations.rain import RainConfig, StreakLayers, add_rain
+from spair_core.degradations.shadows import ShadowMasks
+from spair_core.masks import mask_from_pair
+
+
+@pytest.fixture
+def example():
+    """A pair in which every pixel of the clean picture tells its place."""
+    clean = np.zeros((30, 20, 3), np.uint8)
+    clean[..., 0], clean[..., 1] = np.arange(30)[:, None], np.arange(20)
+    return Example(clean + 100, clean, clean[..., 0] > 14)
+
+
+def aligned(crop):
+    return (crop.degraded == crop.clean + 100).all() and (crop.mask == (crop.clean[..., 0] > 14)).all()
+
+
+def test_crops_are_cut_at_one_place(example):
+    crop = random_crop(example, 12, np.random.default_rng(0))
+    top, left = crop.clean[0, 0, :2]
+    assert (crop.clean == example.clean[top : top + 12, left : left + 12]).all()
+    assert aligned(crop)
+
+
+def test_every_place_is_drawn(example):
+    rng = np.random.default_rng(0)
+    corners = {tuple(random_crop(example, 18, rng).clean[0, 0, :2]) for _ in range(800)}
+    assert corners == {(y, x) for y in range(13) for x in range(3)}
+
+
+def test_smaller_pictures_are_continued_by_reflection(example):
+    crop = random_crop(example, 50, np.random.default_rng(0))
+    assert crop.clean.shape == (50, 50, 3)
+    assert crop.clean[[29, 30, 49], 0, 0].tolist() == [29, 29, 10]
+    assert crop.clean[0, [19, 20, 39, 40], 1].tolist() == [19, 19, 0, 0]
+    assert aligned(crop)
+
+
+def test_flips_turn_all_parts_alike(example):
+    rng = np.random.default_rng(0)
+    flipped = [random_flip(example, rng) for _ in range(40)]
+    assert all(aligned(one) for one in flipped)
+    assert {tuple(one.clean[0, 0, :2]) for one in flipped} == {(0, 0), (29, 0), (0, 19), (29, 19)}
+
+
+def test_what_an_example_lacks_stays_away(example):
+    crop = random_flip(
+        random_crop(Example(None, example.clean), 8, np.random.default_rng(0)), np.random.default_rng(1)
+    )
+    assert crop.degraded is None
+    assert crop.mask is None
+
+
+def test_cropping_leaves_the_example_as_it_was(example):
+    before = example.clean.copy()
+    crop = degrade(random_crop(example, 16, np.random.default_rng(0)), np.random.default_rng(1), "rain")
+    crop.degraded[:] = 0
+    assert (example.clean == before).all()
+
+
+@pytest.mark.parametrize("task", ["rain", "raindrop", "shadow", "blur"])
+def test_degrading_fills_in_picture_and_mask(photos, task):
+    clean = photos[0][120:220, 200:300]
+    changes = 0
+    for seed in range(6):
+        made, again = (
+            degrade(Example(None, clean), np.random.default_rng(seed), task, dry=0) for _ in range(2)
+        )
+        assert (made.degraded == again.degraded).all()
+        assert (made.clean == clean).all()
+        changed = mask_from_pair(made.degraded, clean)
+        # A veil of rain, and nothing else, changes what is not marked.
+        assert (made.mask == changed).all() or (task == "rain" and (made.mask <= changed).all())
+        changes += made.mask.any()
+    assert changes > 4
+
+
+@pytest.mark.parametrize("task", ["rain", "raindrop", "shadow", "blur"])
+def test_a_share_stays_as_it_is(photos, task):
+    clean = photos[0][:40, :40]
+    rng = np.random.default_rng(0)
+    dry = [(degrade(Example(None, clean), rng, task, dry=0.5).degraded == clean).all() for _ in range(60)]
+    assert 15 < sum(dry) < 50
+
+
+def test_rain_is_drawn_as_add_rain_draws_it(photos):
+    clean = photos[0][:64, :64]
+    for seed in range(8):
+        rainy, mask = add_rain(clean, np.random.default_rng(seed), RainConfig(threshold=0.1))
+        made = degrade(Example(None, clean), np.random.default_rng(seed), "rain", threshold=0.1)
+        assert (made.degraded == rainy).all()
+        assert (made.mask == mask).all()
+
+
+def test_real_layers_are_laid_as_the_generator_says(photos):
+    clean = photos[0][:64, :64]
+    layers = StreakLayers([(add_rain(clean, np.random.default_rng(0), RainConfig(dry=0))[0], clean)])
+    laid = 0
+    for seed in range(20):
+        made = degrade(Example(None, clean), np.random.default_rng(seed), "rain", material=Material(layers))
+        rng = np.random.default_rng(seed)
+        chosen = rng.random() < 0.4
+        laid += chosen
+        again = layers.add(clean, rng, 0.05) if chosen else add_rain(clean, rng, RainConfig())
+        assert (made.degraded == again[0]).all()
+    assert 3 < laid < 15
+
+
+@pytest.mark.parametrize(
+    ("task", "material"),
+    [
+        ("shadow", Material(shadows=ShadowMasks([np.ones((9, 9), bool)]))),
+        ("blur", Material(shakes=ShakeKernels([np.eye(9)]))),
+    ],
+)
+def test_real_material_is_used_for_some(photos, task, material):
+    clean = photos[0][120:184, 200:264]
+    rng = np.random.default_rng(0)
+    made = [degrade(Example(None, clean), rng, task, dry=1, material=material) for _ in range(60)]
+    assert 10 < sum(one.mask.any() for one in made) < 40  # the others were to be drawn, and were drawn dry
+
+
+def test_an_unknown_task_is_refused(example):
+    with pytest.raises(ValueError, match=r"the task 'fog'.*--task rain, raindrop, shadow or blur"):
+        degrade(example, np.random.default_rng(0), "fog")
+
+
+def test_unequal_sizes_are_refused():
+    clean = np.zeros((5, 5, 3), np.uint8)
+    with pytest.raises(ValueError, match=r"degraded picture is 4x5, the clean picture 5x5"):
+        Example(np.zeros((5, 4, 3), np.uint8), clean)
+    with pytest.raises(ValueError, match=r"mask is 5x6"):
+        Example(clean, clean, np.zeros((6, 5), bool))

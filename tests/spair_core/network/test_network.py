@@ -1,0 +1,104 @@
+import pytest
+import torch
+
+from kernels import build_index, reference
+from spair_core import network
+from spair_core.masks import coarsen
+from spair_core.network import NetworkConfig, Spair, ablation
+from spair_core.network.blocks import SparseConvolution, SparseNonLocal
+from spair_core.network.restoration import DecoderBlock, RestorerConfig
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 9), (8, 8), (33, 17), (40, 64)])
+def test_pictures_of_any_size(tiny_config, size):
+    output = Spair(tiny_config)(torch.rand(2, 3, *size))
+    assert output.restored.shape == (2, 3, *size)
+    assert output.mask.shape == output.logits.shape == (2, 1, *size)
+    assert output.restored.isfinite().all()
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 5])
+def test_every_ablation_learns(tiny_config, number):
+    model = Spair(ablation(number, tiny_config))
+    mask = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0)) < 0.4
+    model(torch.rand(1, 3, 16, 16), mask).restored.sum().backward()
+    used = [p.grad is not None and p.grad.abs().sum() > 0 for p in model.restorer.decoder[1].parameters()]
+    assert any(used)
+
+
+def test_there_is_no_sixth_ablation():
+    with pytest.raises(ValueError, match="Net1 to Net5"):
+        ablation(6)
+
+
+@pytest.mark.parametrize("preset", [network.light, network.full, network.paper])
+def test_presets_survive_a_round_trip(preset):
+    assert NetworkConfig.from_dict(preset().to_dict()) == preset()
+
+
+def test_a_clean_picture_meets_no_sparse_operator(tiny_config):
+    model = Spair(tiny_config).eval()
+    picture = torch.rand(1, 3, 32, 32)
+    spotted = torch.zeros(1, 1, 32, 32).bool()
+    operators = {}
+    for name, mask in (("clean", spotted.clone()), ("spotted", spotted.index_fill_(2, torch.tensor(5), 1))):
+        with torch.no_grad(), torch.profiler.profile() as profile:
+            model(picture, mask)
+        operators[name] = {event.name for event in profile.events() if event.name.startswith("spair::")}
+    assert operators == {"clean": set(), "spotted": {"spair::sc_block", "spair::snl_step", "spair::sfm"}}
+
+
+def test_the_decoder_leaves_clean_cells_unaltered():
+    block = DecoderBlock(8, 4, RestorerConfig(), attend=True)
+    mask = torch.rand(2, 1, 12, 10, generator=torch.Generator().manual_seed(0)) < 0.3
+    features = torch.randn(2, 8, 12, 10)
+    changed = block(features, build_index(mask))
+    kept = (~mask).expand_as(features)
+    assert torch.equal(changed[kept], features[kept])
+    assert not torch.equal(changed[~kept], features[~kept])
+
+
+@pytest.mark.parametrize("guarded", [False, True], ids=["by the letter", "guarded"])
+def test_a_decoder_level_is_its_equations(guarded):
+    torch.manual_seed(0)
+    block = DecoderBlock(6, 3, RestorerConfig(guarded=guarded), attend=True).double()
+    sc, snl = block.convolve, block.attend
+    assert isinstance(sc, SparseConvolution)
+    assert isinstance(snl, SparseNonLocal)
+    mask = torch.rand(1, 1, 7, 6) < 0.4
+    features = torch.randn(1, 6, 7, 6, dtype=torch.float64)
+
+    def cellwise(layer, values):
+        return layer(values.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+    def step(number, values):
+        blend = cellwise(snl.blends[number], values)
+        keyed = torch.where(mask, values, features)
+        gathered = reference.snl_step(keyed, mask, blend.tanh() if guarded else blend, snl.scale)
+        return values + gathered if guarded else gathered
+
+    state = features + reference.sc_block(
+        features, mask, list(sc.weights), list(sc.biases), sc.fuse.weight, sc.fuse.bias
+    )
+    state = step(1, cellwise(snl.between, step(0, state)))
+    expected = torch.where(mask, state, features)
+    torch.testing.assert_close(block(features, build_index(mask)), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_coarse_masks():
+    mask = torch.zeros(1, 1, 8, 8, dtype=torch.bool)
+    mask[0, 0, 0, :2] = True  # 2 of 16 pixels of a cell at 1/4, 2 of 64 at 1/8
+    _, half, quarter, eighth = coarsen(mask)
+    assert half.sum() == 1
+    assert quarter.sum() == 1
+    assert eighth.sum() == 0
+    mask[0, 0, 0] = True
+    assert coarsen(mask)[3].all()
+
+
+def test_a_given_mask_replaces_the_predicted_one(tiny_config):
+    model = Spair(tiny_config).eval()
+    picture = torch.rand(1, 3, 16, 16)
+    mask = torch.zeros(1, 1, 16, 16, dtype=torch.bool)
+    mask[..., 4:9] = True
+    assert torch.equal(model(picture, mask).mask, mask)
