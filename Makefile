@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 # Written when set-up is complete, so that an interrupted one starts again and a finished one never does
 # until the pinned packages change.
 READY := $(VENV)/ready
+# Tests run in two processes; those on the Ray cluster stay in one of them (tests/conftest.py).
+TWO := --numprocesses 2 --dist loadgroup
 
 .PHONY: demo test check stack lock clean help
 
@@ -20,13 +22,13 @@ demo: $(READY)
 	@exec $(BIN)/python -m infra.demo
 
 test: $(READY)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(TWO) --durations=20 $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not cluster" $(ARGS)
+	$(BIN)/python -m pytest $(TWO) -m "not cluster" $(ARGS)
 
 stack: $(READY)
 	@exec $(BIN)/python -m infra.stack

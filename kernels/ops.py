@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from kernels import cpu, cuda
-from kernels.index import ActiveIndex, LineTables
+from kernels.tables import ActiveIndex, LineTables
 
 
 def sc_block(
@@ -138,23 +138,23 @@ def _sc_block(
 ) -> tuple[Tensor, Tensor]:
     if neighbours.shape[0] == rows.shape[0]:
         if _sc_is_served(rows, weights):
-            return cuda.sc_block(rows, neighbours, weights, biases, out_weight, out_bias)
-        return cpu.sc_block(rows, neighbours, bands, weights, biases, out_weight, out_bias)
-    return cpu.dense_sc_block(rows, active, _triple(shape), weights, biases, out_weight, out_bias)
+            return cuda.sc.sc_block(rows, neighbours, weights, biases, out_weight, out_bias)
+        return cpu.sc.sc_block(rows, neighbours, bands, weights, biases, out_weight, out_bias)
+    return cpu.sc.dense_sc_block(rows, active, _triple(shape), weights, biases, out_weight, out_bias)
 
 
 def _sc_is_served(rows: Tensor, weights: Sequence[Tensor]) -> bool:
     growth, channels = weights[0].shape[:2]
-    return rows.is_cuda and cuda.serves("SC", rows, {channels: channels, growth: cuda.MAX_GROWTH})
+    return rows.is_cuda and cuda.device.serves("SC", rows, {channels: channels, growth: cuda.sc.MAX_GROWTH})
 
 
 def _snl_form(queries: Tensor) -> ModuleType:
-    served = queries.is_cuda and cuda.serves("SNL", queries, {queries.shape[1]: cuda.MAX_CHANNELS})
-    return cuda if served else cpu
+    served = queries.is_cuda and cuda.device.serves("SNL", queries, {queries.shape[1]: cuda.snl.MAX_CHANNELS})
+    return cuda.snl if served else cpu.snl
 
 
 def _sfm_form(features: Tensor) -> ModuleType:
-    return cuda if features.is_cuda and cuda.serves("SFM", features, {}) else cpu
+    return cuda.sfm if features.is_cuda and cuda.device.serves("SFM", features, {}) else cpu.sfm
 
 
 @_sc_block.register_fake
@@ -186,9 +186,9 @@ def _sc_block_backward(
 ) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor, Tensor]:
     if neighbours.shape[0] == grad.shape[0]:
         if _sc_is_served(grad, weights):
-            return cuda.sc_block_backward(grad, buffer, neighbours, weights, out_weight)
-        return cpu.sc_block_backward(grad, buffer, neighbours, bands, weights, out_weight)
-    return cpu.dense_sc_block_backward(grad, buffer, active, _triple(shape), weights, out_weight)
+            return cuda.sc.sc_block_backward(grad, buffer, neighbours, weights, out_weight)
+        return cpu.sc.sc_block_backward(grad, buffer, neighbours, bands, weights, out_weight)
+    return cpu.sc.dense_sc_block_backward(grad, buffer, active, _triple(shape), weights, out_weight)
 
 
 @_sc_block_backward.register_fake

@@ -18,6 +18,13 @@ torch.set_num_threads(1)
 NUMBERS = itertools.count()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All tests on the session's cluster go to one worker: it is started once, and has its CPUs alone."""
+    for item in items:
+        if "cluster" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("cluster"))
+
+
 @pytest.fixture(scope="session")
 def photos() -> list[np.ndarray]:
     """Photographs that scikit-image ships, uint8 [H, W, 3]."""

@@ -1,8 +1,14 @@
-"""Imports go one way: jobs -> pipelines -> spair_core -> kernels, and only pipelines meet the outside."""
+"""Imports go one way: jobs -> pipelines -> spair_core -> kernels, and only pipelines meet the outside.
+
+Within a layer, rooms import only rooms below them, and of these only what they offer.
+"""
 
 from __future__ import annotations
 
 import ast
+import importlib
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -13,6 +19,27 @@ LAYERS = ["kernels", "spair_core", "pipelines", "jobs", "infra"]
 EXCEPTIONS = {"kernels/contests.py": {"spair_core"}}
 OUTSIDE = {"ray", "mlflow", "fsspec", "s3fs", "boto3", "botocore"}
 SOURCES = [(layer, path) for layer in LAYERS for path in sorted((ROOT / layer).rglob("*.py"))]
+PATHS = [path for _, path in SOURCES]
+NAMES = [str(path.relative_to(ROOT)) for path in PATHS]
+MOST_MODULES = 9
+"""Of a room: as many as one sees at once."""
+
+ROOMS: dict[str, set[str]] = {
+    "pipelines.services": set(),
+    "pipelines.media": set(),
+    "pipelines.data": {"pipelines.services"},
+    "pipelines.training": {"pipelines.services", "pipelines.data"},
+    "pipelines.restoration": {"pipelines.services", "pipelines.media"},
+    "pipelines.judging": {"pipelines.services", "pipelines.media", "pipelines.data"},
+    "pipelines.reports": {"pipelines.services", "pipelines.data"},
+    "spair_core.images": set(),
+    "spair_core.network": set(),
+    "spair_core.degradations": set(),
+    "spair_core.insight": {"spair_core.network"},
+    "kernels.cpu": set(),
+    "kernels.cuda": set(),
+}
+"""Every room, and the rooms of its own layer that it may import."""
 
 
 def imported(source: str, module: str) -> set[str]:
@@ -31,7 +58,7 @@ def forbidden(layer: str) -> set[str]:
     return above | OUTSIDE if layer in ("kernels", "spair_core") else above
 
 
-@pytest.mark.parametrize(("layer", "path"), SOURCES, ids=[str(path.relative_to(ROOT)) for _, path in SOURCES])
+@pytest.mark.parametrize(("layer", "path"), SOURCES, ids=NAMES)
 def test_a_module_imports_only_from_below(layer: str, path: Path) -> None:
     allowed = EXCEPTIONS.get(path.relative_to(ROOT).as_posix(), set())
     assert not imported(path.read_text(), layer) & forbidden(layer) - allowed
@@ -41,3 +68,81 @@ def test_an_import_upwards_would_be_seen() -> None:
     source = "def f():\n    import ray.data\n    from pipelines.storage import join\n    from . import index"
     assert imported(source, "kernels") == {"ray", "pipelines", "kernels"}
     assert imported(source, "kernels") & forbidden("kernels") == {"ray", "pipelines"}
+
+
+def own_imports(source: str) -> Iterator[tuple[str, str]]:
+    """(module or package, name) of every import of the project's own, those for type checkers included."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] in LAYERS:
+            yield from ((node.module or "", alias.name) for alias in node.names)
+
+
+def room_of(module: str) -> str:
+    """The room that a module (or a package) is in; that of a layer itself is the layer."""
+    inside = [room for room in ROOMS if module == room or module.startswith(f"{room}.")]
+    return inside[0] if inside else module.partition(".")[0]
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=NAMES)
+def test_a_room_is_entered_by_its_door(path: Path) -> None:
+    """From outside, only what a room's `__all__` names; and only rooms that this one may know."""
+    here = room_of(module_of(path))
+    for module, name in own_imports(path.read_text()):
+        there = room_of(module if name not in rooms_within(module) else f"{module}.{name}")
+        if there == here or there not in ROOMS:
+            continue
+        if here in ROOMS and here.partition(".")[0] == there.partition(".")[0]:
+            assert there in ROOMS[here], f"{here} may not import {module}"
+        if f"{module}.{name}" != there:
+            entered = module.removeprefix(there).strip(".").partition(".")[0] or name
+            assert entered in offered(there), f"{there} does not offer {entered}"
+
+
+def rooms_within(package: str) -> set[str]:
+    return {room.rpartition(".")[2] for room in ROOMS if room.rpartition(".")[0] == package}
+
+
+def offered(room: str) -> set[str]:
+    return set(importlib.import_module(room).__all__)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_says_what_it_is_for_and_what_it_offers(room: str) -> None:
+    door = importlib.import_module(room)
+    assert 1 <= len((door.__doc__ or "").strip().splitlines()) <= 5
+    for name in door.__all__:
+        if not hasattr(door, name):
+            importlib.import_module(f"{room}.{name}")
+
+
+@pytest.mark.parametrize("layer", ["kernels", "spair_core", "pipelines"])
+def test_every_folder_is_a_room_of_few_modules(layer: str) -> None:
+    folders = {path.parent for of_layer, path in SOURCES if of_layer == layer}
+    assert {module_of(folder / "__init__.py") for folder in folders} == {
+        layer,
+        *(room for room in ROOMS if room.startswith(f"{layer}.")),
+    }
+    for folder in folders:
+        assert len([path for path in folder.glob("*.py") if path.name != "__init__.py"]) <= MOST_MODULES, (
+            folder
+        )
+
+
+def test_no_two_modules_import_one_another() -> None:
+    modules = {module_of(path) for path in PATHS}
+    graph = {
+        module_of(path): {
+            target
+            for module, name in own_imports(path.read_text())
+            if (target := f"{module}.{name}" if f"{module}.{name}" in modules else module) in modules
+        }
+        # A package's own import of its modules is how it offers them.
+        for path in PATHS
+        if path.name != "__init__.py"
+    }
+    tuple(TopologicalSorter(graph).static_order())

@@ -27,9 +27,8 @@ from numpy.typing import NDArray
 from pipelines.judging import evaluation
 from pipelines.judging.contenders import Look, measured, picture_row, sorted_out
 from pipelines.media import video
+from pipelines.media.kinds import CLIP, OTHER, PICTURE, kind_of
 from pipelines.media.video import ClipError
-from pipelines.restoration.manifest import CLIP, OTHER, PICTURE
-from pipelines.restoration.restore import BLOCKS, kind_of
 from pipelines.services import cluster, models, storage, tracking
 from pipelines.services.models import ModelError, ResolvedModel
 from pipelines.services.quarantine import Quarantine, QuarantinedError
@@ -150,7 +149,7 @@ def compare(config: CompareConfig) -> Comparison:
         cluster.connect()
         cpus = cluster.cpu_shares(config.actors, gpus=config.num_gpus)
         pictures = ray.data.from_items(
-            [asdict(item) for item in items], override_num_blocks=min(len(items), BLOCKS)
+            [asdict(item) for item in items], override_num_blocks=min(len(items), cluster.BLOCKS)
         ).flat_map(_pictures, fn_kwargs={"quarantine": Quarantine()}, num_cpus=cpus[1])
         rows = measured(
             contenders,

@@ -14,7 +14,7 @@ import ray.data
 import torch
 from numpy.typing import NDArray
 
-from pipelines.restoration.restore import BLOCK_BYTES
+from pipelines.services import cluster
 from pipelines.services.models import ResolvedModel
 from pipelines.services.quarantine import Quarantine
 from spair_core import inference, weights
@@ -55,7 +55,7 @@ def measured(
 
     Raises RuntimeError where the stream breaks.
     """
-    pictures.context.target_max_block_size = BLOCK_BYTES
+    pictures.context.target_max_block_size = cluster.BLOCK_BYTES
     rows = pictures.map(
         _Contenders,
         fn_constructor_kwargs={

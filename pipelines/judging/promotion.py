@@ -11,7 +11,6 @@ from pipelines.data.layouts import LayoutName
 from pipelines.judging import evaluation, paper
 from pipelines.judging.evaluation import EvaluateConfig, SetResult
 from pipelines.judging.untouched import Untouched, untouched
-from pipelines.restoration import manifest
 from pipelines.services import models, tracking
 from pipelines.services.models import AliasMovedError, ModelError
 
@@ -163,7 +162,7 @@ def promote(config: PromoteConfig) -> tuple[Decision, str]:
             "reason": decision.reason,
             "alias": config.alias,
             "against": str(current) if current is not None else "none",
-            "at": manifest.now(),
+            "at": tracking.now(),
         }
         run.set_tags(tags)
         run.log_bytes("decision.txt", text.encode())
@@ -242,7 +241,7 @@ def _rolled_back(spec: str, alias: str) -> Decision:
         return Decision(False, f"version {current} is the first {name}@{alias}: there is none to go back to")
     previous = models.registered_version(models.version_uri(name, past[-2]))[1]
     models.move_alias(name, alias, previous, expected=current, versions=past[:-1])
-    at = manifest.now()
+    at = tracking.now()
     models.record(name, current, {"promotion.decision": "rolled back", "promotion.rolled_back": at})
     models.record(name, previous, {"promotion.restored": f"{at}, after version {current}"})
     return Decision(True, f"{name}@{alias} is version {previous} again, as it was before version {current}")

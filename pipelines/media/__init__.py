@@ -1,3 +1,6 @@
-"""What a bucket holds and can be restored: one module a kind, behind one small interface."""
+"""What a bucket holds and can be restored: its kinds, and how clips are read and written.
 
-__all__ = ["video"]
+Pictures are `spair_core.images`' own; `video` turns a clip into runs of frames and joins them again.
+"""
+
+__all__ = ["kinds", "video"]

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import ray
 
+from pipelines.media.kinds import PICTURE
 from pipelines.restoration import manifest
-from pipelines.restoration.manifest import FAILED, IGNORED, PICTURE, REJECTED, RESTORED, Manifest, Verdict
+from pipelines.restoration.manifest import FAILED, IGNORED, REJECTED, RESTORED, Manifest, Verdict
 from pipelines.services import storage, tracking
 
 FLUSH_SECONDS = 5.0
@@ -176,7 +177,7 @@ class Ledger:
             model_seconds=float(row["model_seconds"]),
             model_digest=self.terms.model_digest,
             options=self.terms.options,
-            finished_at=manifest.now(),
+            finished_at=tracking.now(),
         )
         self.book.add(verdict)
         self.summary.verdicts.append(verdict)

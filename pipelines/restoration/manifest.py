@@ -11,16 +11,14 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
-from datetime import UTC, datetime
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.services import storage
+from pipelines.services import storage, tracking
 from pipelines.services.storage import StorageError
 
 FOLDER = "_spair"
-PICTURE, CLIP, OTHER = "picture", "clip", "other"
 RESTORED, REJECTED, FAILED, IGNORED = "restored", "rejected", "failed", "ignored"
 VERDICTS = (RESTORED, REJECTED, FAILED, IGNORED)
 
@@ -65,11 +63,6 @@ SCHEMA = pa.schema(
 )
 
 
-def now() -> str:
-    """The time for `finished_at`: UTC, ISO 8601."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
 class Manifest:
     """The verdicts at a destination: those committed, and the journal of the run at hand."""
 
@@ -105,7 +98,7 @@ class Manifest:
         """Write the verdicts taken down since the last time as one part."""
         if self._pending:
             _write(
-                storage.join(self._journal, f"{now().replace(':', '')}-{uuid.uuid4().hex}.parquet"),
+                storage.join(self._journal, f"{tracking.now().replace(':', '')}-{uuid.uuid4().hex}.parquet"),
                 self._pending,
             )
             self._pending = []

@@ -30,20 +30,11 @@ import torch
 from numpy.typing import NDArray
 
 from pipelines.media import video
+from pipelines.media.kinds import OTHER, PICTURE, kind_of
 from pipelines.media.video import ClipError, EncodeConfig, FrameRun
 from pipelines.restoration import manifest
 from pipelines.restoration.ledger import Ledger, Summary, Terms
-from pipelines.restoration.manifest import (
-    CLIP,
-    FAILED,
-    IGNORED,
-    OTHER,
-    PICTURE,
-    REJECTED,
-    RESTORED,
-    Manifest,
-    Verdict,
-)
+from pipelines.restoration.manifest import FAILED, IGNORED, REJECTED, RESTORED, Manifest, Verdict
 from pipelines.services import cluster, models, storage, tracking
 from pipelines.services.models import ResolvedModel
 from pipelines.services.quarantine import Quarantine, QuarantinedError
@@ -131,12 +122,6 @@ def _staging(config: RestoreConfig) -> str:
     return storage.join(config.destination, manifest.FOLDER, "staging")
 
 
-def kind_of(key: str) -> str:
-    """`picture`, `clip` or `other`, by the ending of a name."""
-    suffix = posixpath.splitext(key)[1].lower()
-    return PICTURE if suffix in images.SUFFIXES else CLIP if suffix in video.SUFFIXES else OTHER
-
-
 def _plan(
     config: RestoreConfig, model: ResolvedModel, book: Manifest
 ) -> tuple[list[dict[str, Any]], Summary]:
@@ -163,7 +148,7 @@ def _plan(
 def _verdict(item: StoredObject, kind: str, verdict: str, reason: str) -> Verdict:
     return Verdict(
         item.key, kind, verdict, reason, source_uri=item.uri, source_identity=item.identity,
-        finished_at=manifest.now(),
+        finished_at=tracking.now(),
     )  # fmt: skip
 
 

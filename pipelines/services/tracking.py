@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, is_dataclass
+from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -69,6 +70,11 @@ FAULTS = (
 
 class TrackingError(RuntimeError):
     """MLflow cannot be used; the message names its address and what to do."""
+
+
+def now() -> str:
+    """The time as manifests and versions hold it: UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def store_uri() -> str:

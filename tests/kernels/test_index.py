@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -87,16 +85,6 @@ def test_line_tables_hold_every_cell_of_a_line_with_both_kinds_once(monkeypatch)
     of_column = torch.zeros(lines.query_at.numel() + 1, dtype=torch.long)
     of_column[lines.query_slots[:, 1]] = 1
     assert torch.equal(lines.pairs, 2 * lines.query_at + of_column[:-1])
-
-
-def test_tables_of_another_mask_are_refused():
-    made = build_index(torch.rand(1, 1, 9, 7, generator=torch.Generator().manual_seed(2)) < 0.5)
-    with pytest.raises(ValueError, match="neighbours holds"):
-        replace(made, neighbours=made.neighbours + 1)
-    with pytest.raises(ValueError, match="use build_index"):
-        replace(made, active=made.active[1:])
-    with pytest.raises(ValueError, match="use build_index"):
-        replace(made, bands=made.bands + 1)
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def champion(mlflow_store, tiny_weights):
 def test_it_loads_and_restores_without_the_project(champion, tmp_path, photos, tiny_weights):
     picture = photos[0][:37, :53]
     (tmp_path / "rainy.png").write_bytes(images.encode_png(picture))
-    project = str(Path(tracking.__file__).parents[1])
+    project = str(Path(tracking.__file__).parents[2])
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", ELSEWHERE.format(project=project)],
         cwd=tmp_path,

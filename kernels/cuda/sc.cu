@@ -9,6 +9,22 @@ constexpr int WARPS = 4;
 constexpr int DEPTH = 32;  // channels multiplied at a time
 constexpr int THREADS = WARPS * WARP;
 
+// Two stages of shared memory in turn: load(step, stage) starts the copies of a step while multiply(stage)
+// works on those of the step before. For all threads of a block together.
+template <typename Load, typename Multiply>
+__device__ inline void pipeline(int steps, const Load& load, const Multiply& multiply) {
+  if (steps > 0) load(0, 0);
+  commit_copies();
+  for (int step = 0; step < steps; ++step) {
+    if (step + 1 < steps) load(step + 1, (step + 1) % 2);
+    commit_copies();
+    wait_for_copies<1>();
+    __syncthreads();
+    multiply(step % 2);
+    __syncthreads();
+  }
+}
+
 // FORWARD: out[p, j] = max(0, bias[j] + sum over taps k and channels c of source[table[p, k], c] *
 //   weight[k, c, j]), for j < 8*TILES = growth; `out` is of type T.
 // else, the input's gradient: total[p, c] += sum over k and j of source[table[p, 8-k], j] *
@@ -47,8 +63,8 @@ sc_product(const T* source, int source_stride, int depth, const int* table, int 
   __syncthreads();
 
   const int parts = (depth + DEPTH - 1) / DEPTH, steps = tap_count * parts;
-  auto load = [&](int step) {
-    const int tap = taps[step / parts], from = step % parts * DEPTH, stage = step % 2;
+  const auto load = [&](int step, int stage) {
+    const int tap = taps[step / parts], from = step % parts * DEPTH;
     constexpr int LANES = THREADS / ROWS;
     const int row = threadIdx.x / LANES, lane = threadIdx.x % LANES;
     const int neighbour = neighbours[row * TAPS + tap];
@@ -65,17 +81,11 @@ sc_product(const T* source, int source_stride, int depth, const int* table, int 
 
   float sum[TILES][4] = {};
   const int warp = threadIdx.x / WARP;
-  if (steps > 0) load(0);
-  commit_copies();
-  for (int step = 0; step < steps; ++step) {
-    if (step + 1 < steps) load(step + 1);
-    commit_copies();
-    wait_for_copies<1>();
-    __syncthreads();
-    TileProduct<T, TILES, false, FORWARD>::add(sum, rows[step % 2] + warp * 16 * SOURCE_STRIDE, SOURCE_STRIDE,
-                                               weights[step % 2], WEIGHT_STRIDE, DEPTH);
-    __syncthreads();
-  }
+  const auto multiply = [&](int stage) {
+    TileProduct<T, TILES, false, FORWARD>::add(sum, rows[stage] + warp * 16 * SOURCE_STRIDE, SOURCE_STRIDE,
+                                               weights[stage], WEIGHT_STRIDE, DEPTH);
+  };
+  pipeline(steps, load, multiply);
 
   const int lane = threadIdx.x % WARP;
 #pragma unroll
@@ -129,8 +139,8 @@ sc_weight_grad(const T* source, int source_stride, int channels, const int* tabl
     }
     __syncthreads();
     const int steps = part_count;
-    auto load = [&](int step) {
-      const int row = threadIdx.x / 4, at = parts[step] * DEPTH + row, stage = step % 2;
+    const auto load = [&](int step, int stage) {
+      const int row = threadIdx.x / 4, at = parts[step] * DEPTH + row;
       const int neighbour = neighbours[at];
       const bool there = neighbour < n;
       copy_row(rows[stage] + row * SOURCE_STRIDE,
@@ -139,17 +149,11 @@ sc_weight_grad(const T* source, int source_stride, int channels, const int* tabl
       copy_row(grads[stage] + row * GRAD_STRIDE, grad + (there ? size_t(start + at) * COLUMNS : 0), COLUMNS, COLUMNS,
                there, threadIdx.x % 4, 4);
     };
-    if (steps > 0) load(0);
-    commit_copies();
-    for (int step = 0; step < steps; ++step) {
-      if (step + 1 < steps) load(step + 1);
-      commit_copies();
-      wait_for_copies<1>();
-      __syncthreads();
-      TileProduct<T, TILES, true, true>::add(sum, rows[step % 2] + warp * 16, SOURCE_STRIDE, grads[step % 2],
-                                             GRAD_STRIDE, DEPTH);
-      __syncthreads();
-    }
+    const auto multiply = [&](int stage) {
+      TileProduct<T, TILES, true, true>::add(sum, rows[stage] + warp * 16, SOURCE_STRIDE, grads[stage], GRAD_STRIDE,
+                                             DEPTH);
+    };
+    pipeline(steps, load, multiply);
   }
 #pragma unroll
   for (int tile = 0; tile < TILES; ++tile)

@@ -1,36 +1,29 @@
 """Every kernel compiles for every architecture we serve, through the compiler that CuPy uses at run time."""
 
+from importlib import metadata
+from pathlib import Path
+
 import pytest
 from cuda.bindings import nvrtc
 
-from kernels import cuda
-from tests.kernels import emulator
-from tests.kernels.emulator import TYPES
+from kernels.cuda import device
+from tests.kernels.cuda import builds
+from tests.kernels.cuda.emulator import instances
 
+OPTIONS = ("-std=c++17", "--device-as-default-execution-space")  # as CuPy calls it
 ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90")
 GROWTHS = (16, 24, 32, 48, 64)  # of the presets
 CHANNELS = (48, 72, 96, 256)  # a preset's, one that fills no tile of 16, the most
-KERNELS = emulator.KERNELS | {
-    "sc": [f"sc_product<{kind}, {growth // 8}, true>" for kind in TYPES for growth in GROWTHS]
-    + [f"sc_product<{kind}, 8, false>" for kind in TYPES]
-    + [f"sc_weight_grad<{kind}, {growth // 8}>" for kind in TYPES for growth in GROWTHS],
-    "snl": [
-        f"snl_{kernel}<{kind}, {channels}>"
-        for kind in TYPES
-        for channels in CHANNELS
-        for kernel in ("forward", "query_grad", "key_grad")
-    ],
-}
+KERNELS = instances(tiles=[growth // 8 for growth in GROWTHS], channels=CHANNELS)
 
 
 def compiled(file: str, kernels: list[str], architecture: str) -> bytes:
     """The machine code, or an AssertionError with the compiler's words."""
-    text = cuda.source(file).encode()
+    text = device.source(file).encode()
     _, program = nvrtc.nvrtcCreateProgram(text, f"{file}.cu".encode(), 0, [], [])
     for kernel in kernels:
         nvrtc.nvrtcAddNameExpression(program, kernel.encode())
-    # As CuPy calls it.
-    options = [f"--gpu-architecture={architecture}", "-std=c++17", "--device-as-default-execution-space"]
+    options = [f"--gpu-architecture={architecture}", *OPTIONS]
     (status,) = nvrtc.nvrtcCompileProgram(program, len(options), [option.encode() for option in options])
     _, size = nvrtc.nvrtcGetProgramLogSize(program)
     log = b" " * (size + 2)  # written into: it must not be one of the bytes of length 1 that Python shares
@@ -49,11 +42,17 @@ def compiled(file: str, kernels: list[str], architecture: str) -> bytes:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("file", KERNELS)
 def test_kernels_compile(file, architecture):
-    assert compiled(file, KERNELS[file], architecture)[:4] == b"\x7fELF"
+    def build(made: Path) -> None:
+        made.write_bytes(compiled(file, KERNELS[file], architecture))
+
+    version, kernels = metadata.version("nvidia-cuda-nvrtc"), KERNELS[file]
+    ingredients = [version, architecture, *OPTIONS, *kernels, device.source(file)]
+    made = builds.kept(f"{file}-{architecture}.cubin", ingredients, build)
+    assert made.read_bytes()[:4] == b"\x7fELF"
 
 
 def test_a_mistake_is_told(monkeypatch):
-    text = cuda.source("sfm").replace("sqrtf", "sqrtt")
-    monkeypatch.setattr(cuda, "source", lambda _: text)
+    text = device.source("sfm").replace("sqrtf", "sqrtt")
+    monkeypatch.setattr(device, "source", lambda _: text)
     with pytest.raises(AssertionError, match="sqrtt"):
         compiled("sfm", ["sfm_statistics"], "sm_90")

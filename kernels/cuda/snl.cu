@@ -31,6 +31,26 @@ __device__ inline void copy_cells(T* shared, const T* cells, const int* numbers,
   }
 }
 
+// Waits until all that the block's threads copy is there.
+__device__ inline void finish_copies() {
+  commit_copies();
+  wait_for_copies<0>();
+  __syncthreads();
+}
+
+// Writes a block's sums to `count` slots of C values, from `slot` on.
+template <typename T, int C>
+__device__ inline void store_rows(const float (&sum)[Sizes<T, C>::VALUE_TILES][4], float* slots, int slot, int count) {
+  const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+#pragma unroll
+  for (int tile = 0; tile < Sizes<T, C>::VALUE_TILES; ++tile)
+#pragma unroll
+    for (int part = 0; part < 4; ++part) {
+      const int at = warp * 16 + lane / 4 + 8 * (part / 2), column = 8 * tile + 2 * (lane % 4) + part % 2;
+      if (at < count && column < C) slots[size_t(slot + at) * C + column] = sum[tile][part];
+    }
+}
+
 // Over the four lanes that share a row.
 __device__ inline float row_sum(float value) {
   value += __shfl_xor_sync(ALL_LANES, value, 1);
@@ -45,6 +65,20 @@ __device__ inline float row_max(float value) {
 // A score counts in direction 0 where its key stands before the query, in direction 1 where after.
 __device__ inline bool counts(int key, int keys, int before, int direction) {
   return key < keys && (direction == 0 ? key < before : key >= before);
+}
+
+// Scales the scores of a row half with the keys from `start` on, -infinity where one does not count, and
+// raises `top` to the highest that this lane holds.
+template <int TILES>
+__device__ inline void scale_scores(float (&score)[TILES][4], int half, int start, int keys, int before, int direction,
+                                    float scale, float& top) {
+#pragma unroll
+  for (int part = 0; part < 2 * TILES; ++part) {
+    const int key = start + 8 * (part / 2) + 2 * (threadIdx.x % 4) + part % 2;
+    float& value = score[part / 2][2 * half + part % 2];
+    value = counts(key, keys, before, direction) ? value * scale : -infinity();
+    top = fmaxf(top, value);
+  }
 }
 
 // The keys that any of a tile's queries needs in a direction: from -> to. Queries are in order.
@@ -80,22 +114,14 @@ snl_forward(const T* queries, const T* keys, const T* blend, const int* query_at
     float most[2] = {-infinity(), -infinity()}, sums[2] = {}, gathered[S::VALUE_TILES][4] = {};
     for (int start = from; start < to; start += S::OTHERS) {
       copy_cells<T, C>(others, keys, key_at + line.first_key + start, min(S::OTHERS, to - start), S::OTHERS);
-      commit_copies();
-      wait_for_copies<0>();
-      __syncthreads();
+      finish_copies();
       float score[S::SCORE_TILES][4] = {};
       TileProduct<T, S::SCORE_TILES, false, false>::add(score, own + warp * 16 * S::STRIDE, S::STRIDE, others,
                                                         S::STRIDE, S::WIDTH);
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         float top = most[half];
-#pragma unroll
-        for (int part = 0; part < 2 * S::SCORE_TILES; ++part) {
-          const int key = start + 8 * (part / 2) + 2 * (lane % 4) + part % 2;
-          float& value = score[part / 2][2 * half + part % 2];
-          value = counts(key, line.keys, split[half], direction) ? value * scale : -infinity();
-          top = fmaxf(top, value);
-        }
+        scale_scores(score, half, start, line.keys, split[half], direction, scale, top);
         top = row_max(top);
         // Nothing counted yet: any finite number serves, all factors are zero.
         const float base = top == -infinity() ? 0.0f : top, faded = expf(most[half] - base);
@@ -183,9 +209,7 @@ snl_query_grad(const T* queries, const T* keys, const T* blend, const T* grad, c
       }
       for (int start = from; start < to; start += S::OTHERS) {
         copy_cells<T, C>(others, keys, key_at + line.first_key + start, min(S::OTHERS, to - start), S::OTHERS);
-        commit_copies();
-        wait_for_copies<0>();
-        __syncthreads();
+        finish_copies();
         float score[S::SCORE_TILES][4] = {}, mixed[S::SCORE_TILES][4] = {};
         TileProduct<T, S::SCORE_TILES, false, false>::add(score, own + warp * 16 * S::STRIDE, S::STRIDE, others,
                                                           S::STRIDE, S::WIDTH);
@@ -194,13 +218,7 @@ snl_query_grad(const T* queries, const T* keys, const T* blend, const T* grad, c
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
           float top = most[half];
-#pragma unroll
-          for (int part = 0; part < 2 * S::SCORE_TILES; ++part) {
-            const int key = start + 8 * (part / 2) + 2 * (lane % 4) + part % 2;
-            float& value = score[part / 2][2 * half + part % 2];
-            value = counts(key, line.keys, split[half], direction) ? value * scale : -infinity();
-            top = fmaxf(top, value);
-          }
+          scale_scores(score, half, start, line.keys, split[half], direction, scale, top);
           if (pass == 0) {
             top = row_max(top);
             const float base = top == -infinity() ? 0.0f : top, faded = expf(most[half] - base);
@@ -233,13 +251,7 @@ snl_query_grad(const T* queries, const T* keys, const T* blend, const T* grad, c
       }
     }
   }
-#pragma unroll
-  for (int tile = 0; tile < S::VALUE_TILES; ++tile)
-#pragma unroll
-    for (int part = 0; part < 4; ++part) {
-      const int at = row + 8 * (part / 2), column = 8 * tile + 2 * (lane % 4) + part % 2;
-      if (at < count && column < C) grad_slots[size_t(slot + at) * C + column] = result[tile][part];
-    }
+  store_rows<T, C>(result, grad_slots, slot, count);
 }
 
 // grad_slots [t, C]: each key slot's gradient, as a key and as a value, from all queries of its line.
@@ -268,9 +280,7 @@ snl_key_grad(const T* queries, const T* keys, const T* blend, const T* grad, con
     const int first = line.first_query + start, there = min(S::OTHERS, line.queries - start);
     copy_cells<T, C>(others, queries, query_at + first, there, S::OTHERS);
     copy_cells<T, C>(other_grads, grad, query_at + first, there, S::OTHERS);
-    commit_copies();
-    wait_for_copies<0>();
-    __syncthreads();
+    finish_copies();
     float score[S::SCORE_TILES][4] = {}, mixed[S::SCORE_TILES][4] = {};
     TileProduct<T, S::SCORE_TILES, false, false>::add(score, own + warp * 16 * S::STRIDE, S::STRIDE, others,
                                                       S::STRIDE, S::WIDTH);
@@ -302,11 +312,5 @@ snl_key_grad(const T* queries, const T* keys, const T* blend, const T* grad, con
                                                      other_grads, S::STRIDE, S::OTHERS);
     __syncthreads();
   }
-#pragma unroll
-  for (int tile = 0; tile < S::VALUE_TILES; ++tile)
-#pragma unroll
-    for (int part = 0; part < 4; ++part) {
-      const int at = row + 8 * (part / 2), column = 8 * tile + 2 * (lane % 4) + part % 2;
-      if (at < count && column < C) grad_slots[size_t(slot + at) * C + column] = result[tile][part];
-    }
+  store_rows<T, C>(result, grad_slots, slot, count);
 }

@@ -1,20 +1,14 @@
-// Runs CUDA kernels on a CPU: what kernels/device.cuh is on a GPU, and the CUDA language itself.
+// Runs CUDA kernels on a CPU: what kernels/cuda/device.cuh is on a GPU, and the CUDA language itself.
 //
 // A block's threads are fibres of one CPU thread. A fibre runs until it must wait for others, so the
 // order in which fibres are taken up decides what is seen where a barrier is missing; it can be
 // chosen. A copy in the background writes NaN at once and its data only when it is waited for.
 
 #include <algorithm>
-#include <cfloat>
 #include <cmath>
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <cstring>
-#include <random>
 #include <setjmp.h>
-#include <string>
-#include <tuple>
 #include <ucontext.h>
 #include <utility>
 #include <vector>
@@ -55,63 +49,75 @@ struct Fibre {
   bool started = false;
   Waits waits = Waits::NOTHING;
   int number = 0;
+  unsigned exchanges = 0;
   std::vector<std::vector<Copy>> groups;
   std::vector<Copy> open;
   std::vector<char> stack = std::vector<char>(STACK);
   void* fake_stack = nullptr;
 };
 
-struct Exchange {  // what the lanes of a warp show one another
+// What the lanes of a warp show one another, here or there in turn: one barrier is then enough, since no
+// lane writes here again before all have met at the next one, and so have read.
+struct Exchange {
   unsigned long long word[LANES];
-  unsigned a[LANES][4], b[LANES][2];
+  float a[LANES][4][2], b[LANES][2][2];
+};
+
+struct Warp {
+  Exchange turns[2];
 };
 
 static std::vector<Fibre> fibres;
-static std::vector<Exchange> warps;
+static std::vector<Warp> warps;
 static Fibre* running = nullptr;
-static ucontext_t scheduler_context;
 static jmp_buf scheduler;
-static void (*entry)(void*) = nullptr;
-static void* entry_argument = nullptr;
-static std::string failure;
-#if defined(__SANITIZE_ADDRESS__)
+static void* scheduler_fake_stack = nullptr;
 static const void* main_stack;
 static size_t main_size;
-#endif
+static void (*entry)(void*) = nullptr;
+static void* entry_argument = nullptr;
+static const char* failure = nullptr;
 
 inline void fail(const char* words) {
-  if (failure.empty()) failure = words;
+  if (!failure) failure = words;
 }
 
-// Plain jumps are many times faster; the address sanitizer has to be told of each switch.
-inline void leave() {
+// The address sanitizer has to be told of each change of stacks, before it and after it.
+inline void announce(void** mine, const void* stack, size_t size) {
 #if defined(__SANITIZE_ADDRESS__)
-  Fibre* mine = running;
-  __sanitizer_start_switch_fiber(mine->waits == Waits::ENDED ? nullptr : &mine->fake_stack, main_stack, main_size);
-  swapcontext(&mine->context, &scheduler_context);
-  __sanitizer_finish_switch_fiber(mine->fake_stack, &main_stack, &main_size);
-#else
-  if (_setjmp(running->resume) == 0) _longjmp(scheduler, 1);
+  __sanitizer_start_switch_fiber(mine, stack, size);
 #endif
+}
+
+inline void arrive(void* mine, const void** left, size_t* size) {
+#if defined(__SANITIZE_ADDRESS__)
+  __sanitizer_finish_switch_fiber(mine, left, size);
+#endif
+}
+
+// Plain jumps: many times faster than swapcontext, which calls the system each time.
+inline void leave() {
+  announce(running->waits == Waits::ENDED ? nullptr : &running->fake_stack, main_stack, main_size);
+  if (_setjmp(running->resume) == 0) _longjmp(scheduler, 1);
+  arrive(running->fake_stack, &main_stack, &main_size);
 }
 
 inline void body() {
-#if defined(__SANITIZE_ADDRESS__)
-  __sanitizer_finish_switch_fiber(nullptr, &main_stack, &main_size);
-#endif
+  arrive(nullptr, &main_stack, &main_size);
   entry(entry_argument);
   if (!running->open.empty()) fail("a copy was started and never committed");
   running->waits = Waits::ENDED;
   leave();
 }
 
-inline void prepare(Fibre& fibre) {
+inline void start(Fibre& fibre) {
   fibre.started = true;
   getcontext(&fibre.context);
   fibre.context.uc_stack.ss_sp = fibre.stack.data();
   fibre.context.uc_stack.ss_size = STACK;
   fibre.context.uc_link = nullptr;
   makecontext(&fibre.context, body, 0);
+  setcontext(&fibre.context);
 }
 
 inline void take_up(Fibre& fibre) {
@@ -119,18 +125,12 @@ inline void take_up(Fibre& fibre) {
   threadIdx.x = fibre.number % blockDim.x;
   threadIdx.y = fibre.number / blockDim.x % blockDim.y;
   threadIdx.z = fibre.number / (blockDim.x * blockDim.y);
-#if defined(__SANITIZE_ADDRESS__)
-  void* fake = nullptr;
-  if (!fibre.started) prepare(fibre);
-  __sanitizer_start_switch_fiber(&fake, fibre.stack.data(), STACK);
-  swapcontext(&scheduler_context, &fibre.context);
-  __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
-#else
-  if (_setjmp(scheduler)) return;
-  if (fibre.started) _longjmp(fibre.resume, 1);
-  prepare(fibre);
-  setcontext(&fibre.context);
-#endif
+  announce(&scheduler_fake_stack, fibre.stack.data(), STACK);
+  if (_setjmp(scheduler) == 0) {
+    if (fibre.started) _longjmp(fibre.resume, 1);
+    start(fibre);
+  }
+  arrive(scheduler_fake_stack, nullptr, nullptr);
 }
 
 inline void wait(Waits kind) {
@@ -138,7 +138,7 @@ inline void wait(Waits kind) {
   leave();
 }
 
-inline Exchange& warp() { return warps[running->number / LANES]; }
+inline Exchange& exchange() { return warps[running->number / LANES].turns[running->exchanges++ % 2]; }
 inline int lane() { return running->number % LANES; }
 
 inline bool release(size_t from, size_t to, Waits kind) {
@@ -158,10 +158,11 @@ inline void run_block(const std::vector<int>& order) {
     fibre.started = false;
     fibre.waits = Waits::NOTHING;
     fibre.number = int(at);
+    fibre.exchanges = 0;
     fibre.groups.clear();
     fibre.open.clear();
   }
-  for (bool alive = true; alive && failure.empty();) {
+  for (bool alive = true; alive && !failure;) {
     bool moved = false;
     alive = false;
     for (int at : order)
@@ -177,29 +178,36 @@ inline void run_block(const std::vector<int>& order) {
   }
 }
 
+inline void shuffle(std::vector<int>& turns, uint32_t& state) {
+  for (size_t at = turns.size(); at > 1; --at) {
+    state = state * 1664525u + 1013904223u;  // its lower bits are hardly random
+    std::swap(turns[at - 1], turns[(state >> 16) % at]);
+  }
+}
+
 // order: 0 forward, 1 backward, others random with that seed. Returns what went wrong, or null.
 template <typename... A, size_t... I>
 const char* launch(void (*kernel)(A...), const int* grid, const int* block, void** values, int order,
                    std::index_sequence<I...>) {
-  failure.clear();
+  failure = nullptr;
   blockDim = {block[0], block[1], block[2]};
   gridDim = {grid[0], grid[1], grid[2]};
   const int threads = block[0] * block[1] * block[2];
   if (int(fibres.size()) != threads) fibres = std::vector<Fibre>(threads);
-  warps.assign((threads + LANES - 1) / LANES, Exchange());
+  warps.assign((threads + LANES - 1) / LANES, Warp());
+  uint32_t state = order;
   std::vector<int> turns(threads);
   for (int at = 0; at < threads; ++at) turns[at] = order == 1 ? threads - 1 - at : at;
-  std::mt19937 random(order);
   auto call = [&]() { kernel(*static_cast<std::decay_t<A>*>(values[I])...); };
   entry = [](void* argument) { (*static_cast<decltype(call)*>(argument))(); };
   entry_argument = &call;
   for (blockIdx.z = 0; blockIdx.z < grid[2]; ++blockIdx.z)
     for (blockIdx.y = 0; blockIdx.y < grid[1]; ++blockIdx.y)
-      for (blockIdx.x = 0; blockIdx.x < grid[0] && failure.empty(); ++blockIdx.x) {
-        if (order > 1) std::shuffle(turns.begin(), turns.end(), random);
+      for (blockIdx.x = 0; blockIdx.x < grid[0] && !failure; ++blockIdx.x) {
+        if (order > 1) shuffle(turns, state);
         run_block(turns);
       }
-  return failure.empty() ? nullptr : failure.c_str();
+  return failure;
 }
 
 template <typename... A>
@@ -226,21 +234,18 @@ inline void __syncwarp() { emulation::wait(emulation::Waits::WARP); }
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 
 inline float __shfl_xor_sync(unsigned, float value, int distance) {
-  emulation::Exchange& shown = emulation::warp();
+  emulation::Exchange& shown = emulation::exchange();
   shown.word[emulation::lane()] = emulation::float_as_word(value);
   __syncwarp();
-  const float other = emulation::word_as_float(uint32_t(shown.word[emulation::lane() ^ distance]));
-  __syncwarp();
-  return other;
+  return emulation::word_as_float(uint32_t(shown.word[emulation::lane() ^ distance]));
 }
 
 inline unsigned __ballot_sync(unsigned, bool vote) {
-  emulation::Exchange& shown = emulation::warp();
+  emulation::Exchange& shown = emulation::exchange();
   shown.word[emulation::lane()] = vote;
   __syncwarp();
   unsigned votes = 0;
   for (int lane = 0; lane < emulation::LANES; ++lane) votes |= unsigned(shown.word[lane]) << lane;
-  __syncwarp();
   return votes;
 }
 
@@ -256,11 +261,10 @@ inline float widen(float value) { return value; }
 inline float widen(bfloat_t value) { return emulation::word_as_float(uint32_t(value.bits) << 16); }
 
 inline float widen(half_t value) {
-  const int exponent = value.bits >> 10 & 31, fraction = value.bits & 1023;
-  float size;
-  if (exponent == 31) size = fraction ? NAN : INFINITY;
-  else size = exponent ? std::ldexp(1024.0f + fraction, exponent - 25) : std::ldexp(float(fraction), -24);
-  return value.bits >> 15 ? -size : size;
+  const uint32_t sign = uint32_t(value.bits >> 15) << 31, exponent = value.bits >> 10 & 31, fraction = value.bits & 1023;
+  if (exponent == 0) return value.bits >> 15 ? -(fraction * 0x1p-24f) : fraction * 0x1p-24f;
+  // Exponents are biased by 15 and by 127; all ones stand for infinity and NaN in both types.
+  return emulation::word_as_float(sign | (exponent == 31 ? 255u : exponent + 112) << 23 | fraction << 13);
 }
 
 inline void narrow(float value, float& to) { to = value; }
@@ -309,7 +313,7 @@ inline void wait_for_copies() {
 
 template <bool TRANSPOSED>
 inline void load_matrices(unsigned (&to)[4], const void* row) {
-  emulation::Exchange& shown = emulation::warp();
+  emulation::Exchange& shown = emulation::exchange();
   if (reinterpret_cast<uintptr_t>(row) % 16) emulation::fail("a matrix row is not aligned to 16 bytes");
   shown.word[emulation::lane()] = reinterpret_cast<uintptr_t>(row);
   __syncwarp();
@@ -320,25 +324,24 @@ inline void load_matrices(unsigned (&to)[4], const void* row) {
     };
     to[matrix] = TRANSPOSED ? at(pair, upper) | at(pair + 1, upper) << 16 : at(upper, pair) | at(upper, pair + 1) << 16;
   }
-  __syncwarp();
+  __syncwarp();  // all have read their parts before any goes on
 }
 
 template <typename T>
 inline void multiply_fragments(float (&sum)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, T) {
-  emulation::Exchange& shown = emulation::warp();
+  emulation::Exchange& shown = emulation::exchange();
   const int lane = emulation::lane();
-  for (int part = 0; part < 4; ++part) shown.a[lane][part] = a[part];
-  shown.b[lane][0] = b0;
-  shown.b[lane][1] = b1;
+  auto halves = [](unsigned word, float (&to)[2]) {
+    for (int half = 0; half < 2; ++half) to[half] = widen(T{static_cast<unsigned short>(word >> 16 * half)});
+  };
+  for (int part = 0; part < 4; ++part) halves(a[part], shown.a[lane][part]);
+  halves(b0, shown.b[lane][0]);
+  halves(b1, shown.b[lane][1]);
   __syncwarp();
   for (int part = 0; part < 4; ++part) {
     const int row = lane / 4 + 8 * (part / 2), column = 2 * (lane % 4) + part % 2;
-    for (int k = 0; k < 16; ++k) {
-      const unsigned left = shown.a[row % 8 * 4 + k % 8 / 2][row / 8 + 2 * (k / 8)];
-      const unsigned right = shown.b[column * 4 + k % 8 / 2][k / 8];
-      const T x = {static_cast<unsigned short>(left >> 16 * (k % 2))}, y = {static_cast<unsigned short>(right >> 16 * (k % 2))};
-      sum[part] += widen(x) * widen(y);
-    }
+    for (int k = 0; k < 16; ++k)
+      sum[part] += shown.a[row % 8 * 4 + k % 8 / 2][row / 8 + 2 * (k / 8)][k % 2] *
+                   shown.b[column * 4 + k % 8 / 2][k / 8][k % 2];
   }
-  __syncwarp();
 }

@@ -1,0 +1,55 @@
+"""No kernel reads or writes beyond its memory, and tests of it would see one that does."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.kernels.cuda.emulator import Mutation
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_no_kernel_leaves_its_memory(sanitizer):
+    code, said = sanitizer.run()
+    assert code == 0, said
+    assert "every kernel ran" in said
+
+
+GUARDS = {
+    "neighbour_table: cells beyond the last": Mutation(
+        "cells", "if (row >= n) return;", "", "neighbour_table"
+    ),
+    "sc_product: rows beyond the last": Mutation("sc", "if (row >= n) continue;", "", "sc_product"),
+    "snl: keys beyond the tile": Mutation(
+        "snl", "there ? size_t(numbers[at]) * C : 0", "size_t(numbers[at]) * C"
+    ),
+}
+for kernel in ("sfm_moments", "sfm_grad_sums"):
+    GUARDS[f"{kernel}: channels beyond the last"] = Mutation(
+        "sfm", "if (threadIdx.y < 2 && channel < channels)", "if (threadIdx.y < 2)", kernel
+    )
+
+
+@pytest.mark.parametrize("mutation", GUARDS.values(), ids=GUARDS)
+def test_an_overrun_is_seen(mutation, sanitizer):
+    """Negative controls of the test above."""
+    code, said = sanitizer.run(mutation)
+    assert code != 0
+    assert "AddressSanitizer" in said
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("tool", ["memcheck", "racecheck", "initcheck"])
+def test_compute_sanitizer_has_nothing_to_say(tool, gpu):
+    if not shutil.which("compute-sanitizer"):
+        pytest.skip("compute-sanitizer (of the CUDA toolkit) is not on the PATH")
+    # Without torch's pool every tensor is an allocation of its own, whose end is seen.
+    environment = os.environ | {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+    command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "3"]
+    command += [sys.executable, "-m", "tests.kernels.cuda.everything"]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-4000:]
