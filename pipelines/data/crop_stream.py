@@ -26,10 +26,11 @@ from pipelines.data.shards import RowGroup, decode_example, list_row_groups, rea
 from pipelines.services import storage
 from pipelines.services.storage import StorageError
 from spair_core import images
-from spair_core.degradations.crops import Example, Material, degrade, random_crop, random_flip
-from spair_core.degradations.motion import ShakeKernels
-from spair_core.degradations.rain import StreakLayers
-from spair_core.degradations.shadows import ShadowMasks
+from spair_core.degradations.crops import Example, degrade, random_crop, random_flip
+from spair_core.degradations.degradation import Material
+from spair_core.degradations.motion import BLUR, ShakeKernels
+from spair_core.degradations.rain import RAIN, StreakLayers
+from spair_core.degradations.shadows import SHADOW, ShadowMasks
 from spair_core.images import PictureError
 from spair_core.learning import Batch
 from spair_core.masks import mask_from_pair
@@ -181,12 +182,16 @@ def read_examples(group: RowGroup) -> Iterator[tuple[Example, str]]:
 
 
 @lru_cache(maxsize=2)
-def _material(layers: str | None, shadow_masks: str | None, shakes: str | None) -> Material:
-    return Material(
-        _streak_layers(layers) if layers else None,
-        _shadow_masks(shadow_masks) if shadow_masks else None,
-        _shake_kernels(shakes) if shakes else None,
-    )
+def _material(layers: str | None, shadow_masks: str | None, shakes: str | None) -> dict[str, Material]:
+    """What is real of each task, where there is any."""
+    material: dict[str, Material] = {}
+    if layers:
+        material[RAIN.name] = _streak_layers(layers)
+    if shadow_masks:
+        material[SHADOW.name] = _shadow_masks(shadow_masks)
+    if shakes:
+        material[BLUR.name] = _shake_kernels(shakes)
+    return material
 
 
 def _streak_layers(uri: str) -> StreakLayers:

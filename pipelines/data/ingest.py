@@ -11,10 +11,11 @@ from typing import Any, Literal
 import numpy as np
 
 from pipelines.data import layouts, pairs, shards
-from pipelines.data.layouts import LayoutName, Listing, PairFiles, Task
+from pipelines.data.layouts import LayoutName, Listing, PairFiles
 from pipelines.data.pairs import Tiling
 from pipelines.data.shards import Shard
 from pipelines.services import cluster, storage
+from spair_core.degradations.catalogue import Task
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from typing import Literal, NamedTuple
 from pipelines.services import storage
 from pipelines.services.storage import StorageError, StoredObject
 from spair_core import images
+from spair_core.degradations.catalogue import Task
 
 Role = Literal["input", "target", "mask"]
-Task = Literal["rain", "raindrop", "shadow", "blur"]
 LayoutName = Literal[
     "folders",
     "clean",

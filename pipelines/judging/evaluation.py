@@ -22,6 +22,7 @@ from pipelines.services import cluster, models
 from pipelines.services.models import ResolvedModel
 from pipelines.services.quarantine import Quarantine
 from spair_core import inference, metrics, weights
+from spair_core.degradations.catalogue import measures
 from spair_core.images import PictureError
 from spair_core.metrics import LabErrors
 from spair_core.network import Spair
@@ -174,7 +175,7 @@ def _judged_rows(
     # Judging takes a CPU about 0.4 s a megapixel, for which no actor (and no GPU) is made to wait.
     judged = restored.map(
         _judged,
-        fn_kwargs={"threshold": card.mask_threshold, "shadows": "shadow" in card.task},
+        fn_kwargs={"threshold": card.mask_threshold, "shadows": "Lab" in measures(card.task)},
         num_cpus=task_cpus,
     )
     rows: Iterable[dict[str, Any]] = judged.iter_rows()
@@ -263,7 +264,7 @@ def _scores(row: dict[str, Any], threshold: float, shadows: bool) -> dict[str, A
     true = example.mask if example.mask is not None else np.zeros_like(found)
     precision, recall = metrics.mask_scores(found, true)
     lab = np.zeros((2, 3, 3))
-    if shadows or row["task"] == "shadow":
+    if shadows or "Lab" in measures(row["task"]):
         lab = np.stack([metrics.lab_sums(picture, clean, true) for picture in (after, degraded)])
     return {
         "psnr_y": min(metrics.psnr_y(after, clean), PSNR_CEILING),

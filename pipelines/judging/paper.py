@@ -15,6 +15,7 @@ from pipelines.judging.evaluation import EvaluateConfig, SetResult
 from pipelines.services import models
 from pipelines.services.models import ModelError, ResolvedModel
 from spair_core import metrics, weights
+from spair_core.degradations import catalogue
 
 Measures = dict[str, float]
 """PSNR (dB) and SSIM, or an error in Lab by region, or the BCE of a mask."""
@@ -228,14 +229,9 @@ class Judged:
         return f"{self.model.spec} ({card.task}; trained on {card.provenance.get('data', 'unnamed data')})"
 
 
-def split_task(task: str) -> frozenset[str]:
-    """What a model takes away; the task of a joint model is written rain+raindrop."""
-    return frozenset(task.split("+"))
-
-
 def tasks_of(model: ResolvedModel) -> frozenset[str]:
     """What a model takes away, by its card."""
-    return split_task(model.card.task)
+    return catalogue.split_task(model.card.task)
 
 
 def judge_models(config: EvaluateConfig) -> list[Judged]:
@@ -327,9 +323,10 @@ def _pictures(result: SetResult, limit: int | None) -> str:
 
 def _measures(result: SetResult, task: str) -> tuple[Measures, Measures]:
     """What the field judges this task by, after restoration and before."""
-    if task == SHADOW and result.lab and result.input_lab:
+    judged_on = catalogue.measures(task)
+    if judged_on == {"Lab"} and result.lab and result.input_lab:
         return result.lab.mae, result.input_lab.mae
-    if task == BLUR:
+    if judged_on == {"RGB"}:
         return _score(result.psnr_rgb, result.ssim_rgb), _score(result.input_psnr_rgb)
     return _score(result.psnr_y, result.ssim_y), _score(result.input_psnr_y)
 

@@ -8,14 +8,14 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from pipelines.data.layouts import LayoutName
-from pipelines.judging import evaluation, paper
+from pipelines.judging import evaluation
 from pipelines.judging.evaluation import EvaluateConfig, SetResult
 from pipelines.judging.untouched import Untouched, untouched
 from pipelines.services import models, tracking
 from pipelines.services.models import AliasMovedError, ModelError
+from spair_core.degradations import catalogue
 
 Metric = Literal["psnr_y", "psnr_rgb"]
-JUDGED_ON_Y = frozenset({"rain", "raindrop"})
 """Tasks that the field judges on Y; the others are judged on RGB."""
 
 
@@ -79,7 +79,7 @@ class Decision:
 
 def metric_of(task: str) -> Metric:
     """The score that models of a task are judged by; that of a joint model is written rain+raindrop."""
-    return "psnr_y" if paper.split_task(task) <= JUDGED_ON_Y else "psnr_rgb"
+    return "psnr_y" if catalogue.measures(task) == {"Y"} else "psnr_rgb"
 
 
 def decide(

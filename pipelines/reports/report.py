@@ -20,12 +20,10 @@ from pipelines.services import cluster, models, storage, tracking
 from pipelines.services.models import ResolvedModel
 from pipelines.services.tracking import Run
 from spair_core import images, weights
+from spair_core.degradations import catalogue
 from spair_core.images import PictureError
 from spair_core.insight import analysis
 from spair_core.insight.analysis import Analysis, Truth
-
-JUDGED_ON_RGB = "blur"
-"""The task whose PSNR the field computes on RGB; the others' is on Y."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +146,7 @@ class _Analyst:
     def __init__(self, config: AnalyseConfig, model: ResolvedModel, run: Run) -> None:
         self.config, self.run, self.uri = config, run, model.uri
         network, self.card = weights.load(model.data)
-        self.on = "RGB" if self.card.task == JUDGED_ON_RGB else "Y"
+        self.on = "RGB" if catalogue.measures(self.card.task) == {"RGB"} else "Y"
         self.network = network.to("cuda") if config.num_gpus and torch.cuda.is_available() else network
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What pictures suffer, drawn on clean ones with its exact mask, seeded; real material to lay over them.
 
-A degradation is one module and one entry in `DEGRADATIONS`; `crops` cuts and degrades what training sees.
+A degradation is one module and one entry in `catalogue`; `crops` cuts and degrades what training sees.
 """
 
-__all__ = ["crops", "light", "motion", "rain", "raindrops", "shadows"]
+__all__ = ["catalogue", "crops", "degradation", "light", "motion", "rain", "raindrops", "shadows"]

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spair_core.degradations.motion import MotionConfig, ShakeKernels, add_motion_blur
-from spair_core.degradations.rain import RainConfig, StreakLayers, add_rain
-from spair_core.degradations.raindrops import RaindropConfig, add_raindrops
-from spair_core.degradations.shadows import ShadowConfig, ShadowMasks, add_shadow
+from spair_core.degradations.catalogue import degradation
+from spair_core.degradations.degradation import Material
 from spair_core.masks import THRESHOLD
 
 REAL_SHARE = 0.4
@@ -38,15 +36,6 @@ class Example:
                     f"the {name} is {other.shape[1]}x{other.shape[0]}, "
                     f"the clean picture {self.clean.shape[1]}x{self.clean.shape[0]}"
                 )
-
-
-@dataclass(frozen=True)
-class Material:
-    """What was taken from real pictures, to degrade others with."""
-
-    layers: StreakLayers | None = None
-    shadows: ShadowMasks | None = None
-    shakes: ShakeKernels | None = None
 
 
 def random_crop(example: Example, size: int, rng: np.random.Generator) -> Example:
@@ -76,40 +65,21 @@ def degrade(
     *,
     dry: float = 0.12,
     threshold: float = THRESHOLD,
-    material: Material | None = None,
+    material: Mapping[str, Material] | None = None,
 ) -> Example:
-    """A clean example degraded for its `task`, drawn or (with `material`, some of the time) real.
+    """A clean example degraded for its `task`, drawn or (where there is `material` for it, some of the
+    time) real.
 
     `dry` is the share of drawn ones that stay as they are, `threshold` the difference over which a
     pixel counts as degraded. Raises ValueError for an unknown task.
     """
-    clean, real = example.clean, material or Material()
-    match task:
-        case "rain":
-            rain, layers = RainConfig(dry=dry, threshold=threshold), _sometimes(real.layers, rng)
-            made = layers.add(clean, rng, threshold) if layers else add_rain(clean, rng, rain)
-        case "raindrop":
-            made = add_raindrops(clean, rng, RaindropConfig(dry=dry, threshold=threshold))
-        case "shadow":
-            shadow, shapes = ShadowConfig(dry=dry, threshold=threshold), _sometimes(real.shadows, rng)
-            made = shapes.add(clean, rng, shadow) if shapes else add_shadow(clean, rng, shadow)
-        case "blur":
-            motion, shakes = MotionConfig(dry=dry, threshold=threshold), _sometimes(real.shakes, rng)
-            made = shakes.add(clean, rng, motion) if shakes else add_motion_blur(clean, rng, motion)
-        case _:
-            raise ValueError(
-                f"clean pictures cannot be degraded for the task {task!r}; "
-                "ingest them with --task rain, raindrop, shadow or blur"
-            )
+    clean, drawn, real = example.clean, degradation(task), (material or {}).get(task)
+    if real is not None and rng.random() < REAL_SHARE:
+        made = real.add(clean, rng, threshold)
+    else:
+        made = drawn.draw(clean, rng, dry, threshold)
     degraded, mask = made
     return Example(degraded, clean, mask)
-
-
-Source = TypeVar("Source")
-
-
-def _sometimes(source: Source | None, rng: np.random.Generator) -> Source | None:
-    return source if source is not None and rng.random() < REAL_SHARE else None
 
 
 def _each(example: Example, change: Callable[[NDArray[Any]], NDArray[Any]]) -> Example:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from spair_core.degradations.degradation import Degradation
 from spair_core.degradations.light import coded, linear
 from spair_core.masks import THRESHOLD, mask_from_pair
 
@@ -95,8 +96,12 @@ def draw_path(rng: np.random.Generator, length: float, wander: float) -> NDArray
 class ShakeKernels:
     """Measured kernels of shaken cameras."""
 
-    def __init__(self, kernels: Iterable[NDArray[np.floating]]) -> None:
-        """`kernels` [k, l], not negative. Raises ValueError where there are none, or one is no kernel."""
+    def __init__(self, kernels: Iterable[NDArray[np.floating]], config: MotionConfig | None = None) -> None:
+        """`kernels` [k, l], not negative; `config` says how far the camera turns.
+
+        Raises ValueError where there are none, or one is no kernel.
+        """
+        self.config = config or MotionConfig()
         self.kernels = [np.asarray(kernel, dtype=np.float64) for kernel in kernels]
         if not self.kernels:
             raise ValueError("no blur kernels")
@@ -105,11 +110,10 @@ class ShakeKernels:
                 raise ValueError(f"blur kernel {number} is not a plane of shares of time, positive in sum")
 
     def add(
-        self, clean: NDArray[np.uint8], rng: np.random.Generator, config: MotionConfig | None = None
+        self, clean: NDArray[np.uint8], rng: np.random.Generator, threshold: float = THRESHOLD
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """Like `add_motion_blur`, with a kernel drawn at random, mirrored and turned by quarters; the
         camera also turns, steadily along a direction of the kernel."""
-        config = config or MotionConfig()
         kernel = self.kernels[rng.integers(len(self.kernels))]
         kernel = np.rot90(kernel[:: rng.choice([-1, 1])], int(rng.integers(4)))
         cells = np.argwhere(kernel > FAINT * kernel.max())
@@ -118,9 +122,9 @@ class ShakeKernels:
         shifts = cells - np.round(np.average(cells, axis=0, weights=shares))
         direction = rng.uniform(0, 2 * np.pi)
         along = shifts @ np.array([np.sin(direction), np.cos(direction)])
-        turns = rng.uniform(*config.turn) * along / max(float(np.ptp(along)), 1.0)
+        turns = rng.uniform(*self.config.turn) * along / max(float(np.ptp(along)), 1.0)
         blurred = shake(clean, shifts, turns, shares)
-        return blurred, mask_from_pair(blurred, clean, config.threshold)
+        return blurred, mask_from_pair(blurred, clean, threshold)
 
 
 def shake(
@@ -256,3 +260,12 @@ def _surroundings(clean: NDArray[np.uint8], cover: Floats, radius: int) -> Float
     known = spread[..., 3:]
     colour = np.where(known > 0, 255 * spread[..., :3] / np.maximum(known, 1), clean)
     return linear(np.clip(colour, 0, 255).astype(np.uint8))
+
+
+BLUR = Degradation(
+    "blur",
+    "RGB",
+    lambda clean, rng, dry, threshold: add_motion_blur(
+        clean, rng, MotionConfig(dry=dry, threshold=threshold)
+    ),
+)

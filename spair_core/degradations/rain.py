@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from spair_core.degradations.degradation import Degradation
 from spair_core.masks import THRESHOLD, mask_from_pair
 
 Range = tuple[float, float]
@@ -294,3 +295,10 @@ def _mirrored(length: int, wanted: int, rng: np.random.Generator) -> NDArray[np.
     start = int(rng.integers(0, max(length - wanted, 0) + 1))
     place = (start + np.arange(max(wanted, 1))) % (2 * length)
     return np.asarray(np.minimum(place, 2 * length - 1 - place))
+
+
+RAIN = Degradation(
+    "rain",
+    "Y",
+    lambda clean, rng, dry, threshold: add_rain(clean, rng, RainConfig(dry=dry, threshold=threshold)),
+)

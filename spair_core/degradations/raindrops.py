@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from spair_core.degradations.degradation import Degradation
 from spair_core.degradations.light import coded, linear
 from spair_core.masks import THRESHOLD, mask_from_pair
 
@@ -295,3 +296,12 @@ def _disc_blurred(light: Floats, radius: float) -> Floats:
         total += rows[:, wide + 1 + half : wide + 1 + half + width]
         total -= rows[:, wide - half : wide - half + width]
     return np.asarray(total / np.float32(sum(2 * half + 1 for half in halves)))
+
+
+RAINDROP = Degradation(
+    "raindrop",
+    "Y",
+    lambda clean, rng, dry, threshold: add_raindrops(
+        clean, rng, RaindropConfig(dry=dry, threshold=threshold)
+    ),
+)

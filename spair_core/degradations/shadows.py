@@ -8,12 +8,13 @@ the sun's light is gone and the sky's, which is bluer, remains: a factor per cha
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
+from spair_core.degradations.degradation import Degradation
 from spair_core.degradations.light import coded, linear
 from spair_core.masks import THRESHOLD, mask_from_pair
 
@@ -67,14 +68,15 @@ def add_shadow(
 class ShadowMasks:
     """Silhouettes of real shadows."""
 
-    def __init__(self, masks: Iterable[Bits]) -> None:
-        """`masks` bool [H, W], True = in shadow. Raises ValueError where there are none."""
-        self.masks = list(masks)
+    def __init__(self, masks: Iterable[Bits], config: ShadowConfig | None = None) -> None:
+        """`masks` bool [H, W], True = in shadow; `config` says how they are cast. Raises ValueError where
+        there are none."""
+        self.masks, self.config = list(masks), config or ShadowConfig()
         if not self.masks:
             raise ValueError("no masks to take shadows' shapes from")
 
     def add(
-        self, clean: NDArray[np.uint8], rng: np.random.Generator, config: ShadowConfig | None = None
+        self, clean: NDArray[np.uint8], rng: np.random.Generator, threshold: float = THRESHOLD
     ) -> tuple[NDArray[np.uint8], Bits]:
         """Like `add_shadow`, with a mask drawn at random, flipped and a part of it stretched over the
         picture; none of the pictures stays as it is but where that part is empty."""
@@ -87,7 +89,7 @@ class ShadowMasks:
             Image.Resampling.BILINEAR,
             (left, top, left + width, top + height),
         )
-        return _cast(clean, np.asarray(piece) > 127, rng, config or ShadowConfig())
+        return _cast(clean, np.asarray(piece) > 127, rng, replace(self.config, threshold=threshold))
 
 
 def _cast(
@@ -184,3 +186,10 @@ def _foliage(size: tuple[int, int], rng: np.random.Generator, coverage: float) -
     return _covering(
         field + rng.uniform(0.8, 1.8) * _waves(size, rng, max(size) / rng.uniform(1.5, 4)), coverage
     )
+
+
+SHADOW = Degradation(
+    "shadow",
+    "Lab",
+    lambda clean, rng, dry, threshold: add_shadow(clean, rng, ShadowConfig(dry=dry, threshold=threshold)),
+)

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from spair_core.degradations.crops import Example, Material, degrade, random_crop, random_flip
+from spair_core.degradations.catalogue import DEGRADATIONS
+from spair_core.degradations.crops import Example, degrade, random_crop, random_flip
 from spair_core.degradations.motion import ShakeKernels
 from spair_core.degradations.rain import RainConfig, StreakLayers, add_rain
 from spair_core.degradations.shadows import ShadowMasks
@@ -63,7 +64,7 @@ def test_cropping_leaves_the_example_as_it_was(example):
     assert (example.clean == before).all()
 
 
-@pytest.mark.parametrize("task", ["rain", "raindrop", "shadow", "blur"])
+@pytest.mark.parametrize("task", [one.name for one in DEGRADATIONS])
 def test_degrading_fills_in_picture_and_mask(photos, task):
     clean = photos[0][120:220, 200:300]
     changes = 0
@@ -80,7 +81,7 @@ def test_degrading_fills_in_picture_and_mask(photos, task):
     assert changes > 4
 
 
-@pytest.mark.parametrize("task", ["rain", "raindrop", "shadow", "blur"])
+@pytest.mark.parametrize("task", [one.name for one in DEGRADATIONS])
 def test_a_share_stays_as_it_is(photos, task):
     clean = photos[0][:40, :40]
     rng = np.random.default_rng(0)
@@ -102,7 +103,7 @@ def test_real_layers_are_laid_as_the_generator_says(photos):
     layers = StreakLayers([(add_rain(clean, np.random.default_rng(0), RainConfig(dry=0))[0], clean)])
     laid = 0
     for seed in range(20):
-        made = degrade(Example(None, clean), np.random.default_rng(seed), "rain", material=Material(layers))
+        made = degrade(Example(None, clean), np.random.default_rng(seed), "rain", material={"rain": layers})
         rng = np.random.default_rng(seed)
         chosen = rng.random() < 0.4
         laid += chosen
@@ -114,8 +115,8 @@ def test_real_layers_are_laid_as_the_generator_says(photos):
 @pytest.mark.parametrize(
     ("task", "material"),
     [
-        ("shadow", Material(shadows=ShadowMasks([np.ones((9, 9), bool)]))),
-        ("blur", Material(shakes=ShakeKernels([np.eye(9)]))),
+        ("shadow", {"shadow": ShadowMasks([np.ones((9, 9), bool)])}),
+        ("blur", {"blur": ShakeKernels([np.eye(9)])}),
     ],
 )
 def test_real_material_is_used_for_some(photos, task, material):

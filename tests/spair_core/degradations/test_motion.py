@@ -125,11 +125,11 @@ def test_measured_kernels_are_used_as_they_are():
     kernel[2, 1:4] = 1
     dot = np.zeros((31, 31, 3), np.uint8)
     dot[15, 15] = 255
-    blurred, mask = ShakeKernels([kernel]).add(dot, np.random.default_rng(0), replace(MOVING, turn=(0, 0)))
+    blurred, mask = ShakeKernels([kernel], replace(MOVING, turn=(0, 0))).add(dot, np.random.default_rng(0))
     light = linear(blurred)[..., 0]
     assert np.sort(light.ravel())[-3:] == pytest.approx([1 / 3] * 3, abs=0.01)
     assert (mask == mask_from_pair(blurred, dot)).all()
-    again, _ = ShakeKernels([kernel]).add(dot, np.random.default_rng(0), replace(MOVING, turn=(0, 0)))
+    again, _ = ShakeKernels([kernel], replace(MOVING, turn=(0, 0))).add(dot, np.random.default_rng(0))
     assert (blurred == again).all()
 
 

@@ -48,7 +48,7 @@ def test_a_penumbra_widens_across_the_picture():
     clean = np.full((200, 200, 3), 220, np.uint8)
     ratios = []
     for seed in range(20):
-        dark, _ = ShadowMasks([half]).add(clean, np.random.default_rng(seed), config)
+        dark, _ = ShadowMasks([half], config).add(clean, np.random.default_rng(seed))
         light = linear(dark)[..., 1] / linear(clean)[..., 1]
         widths = ((light > 0.2) & (light < 0.9)).sum(axis=1)
         ratios.append(widths.max() / max(widths.min(), 1))
@@ -59,9 +59,9 @@ def test_given_masks_are_cast(photos):
     clean = photos[2][:90, :80]
     mask = np.zeros((40, 50), bool)
     mask[10:30, 10:40] = True
-    shadows = ShadowMasks([mask])
-    dark, found = shadows.add(clean, np.random.default_rng(3), CAST)
-    again, _ = shadows.add(clean, np.random.default_rng(3), CAST)
+    shadows = ShadowMasks([mask], CAST)
+    dark, found = shadows.add(clean, np.random.default_rng(3))
+    again, _ = shadows.add(clean, np.random.default_rng(3))
     assert (dark == again).all()
     assert (dark <= clean).all()
     assert found.any()

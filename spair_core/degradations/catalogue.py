@@ -1,0 +1,42 @@
+"""All degradations there are: the one place that a new one is entered."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from spair_core.degradations.degradation import Degradation, Measure
+from spair_core.degradations.motion import BLUR
+from spair_core.degradations.rain import RAIN
+from spair_core.degradations.raindrops import RAINDROP
+from spair_core.degradations.shadows import SHADOW
+
+DEGRADATIONS: tuple[Degradation, ...] = (RAIN, RAINDROP, SHADOW, BLUR)
+
+if TYPE_CHECKING:
+    Task = str
+else:
+    Task = Literal[tuple(one.name for one in DEGRADATIONS)]
+    """What a flag --task takes."""
+
+
+def degradation(name: str) -> Degradation:
+    """The one of that name. Raises ValueError, which lists what there is."""
+    for one in DEGRADATIONS:
+        if one.name == name:
+            return one
+    *names, last = (one.name for one in DEGRADATIONS)
+    raise ValueError(
+        f"clean pictures cannot be degraded for the task {name!r}; "
+        f"ingest them with --task {', '.join(names)} or {last}"
+    )
+
+
+def split_task(task: str) -> frozenset[str]:
+    """What a model takes away; the task of a joint model is written rain+raindrop."""
+    return frozenset(task.split("+"))
+
+
+def measures(task: str) -> frozenset[Measure]:
+    """What models of a (joint) task are judged on; what is not known here is judged on RGB."""
+    known = {one.name: one.judged_on for one in DEGRADATIONS}
+    return frozenset(known.get(part, "RGB") for part in split_task(task))

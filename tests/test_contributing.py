@@ -1,0 +1,42 @@
+"""The examples of CONTRIBUTING.md do what it says."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spair_core.degradations import catalogue
+from spair_core.degradations.crops import Example, degrade
+from spair_core.masks import mask_from_pair
+
+ROOT = Path(__file__).parents[1]
+FOG, JOB = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
+
+
+def test_fog_is_one_module_and_one_entry(
+    photos: list[np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    namespace: dict[str, object] = {}
+    exec(FOG, namespace)
+    monkeypatch.setattr(catalogue, "DEGRADATIONS", (*catalogue.DEGRADATIONS, namespace["FOG"]))
+    clean = photos[0][:60, :80]
+    made = degrade(Example(None, clean), np.random.default_rng(0), "fog", dry=0)
+    assert made.degraded is not None
+    assert made.mask is not None
+    assert made.mask.any()
+    assert (made.mask == mask_from_pair(made.degraded, clean)).all()
+    assert catalogue.measures("fog") == {"Y"}
+
+
+def test_a_job_is_one_file(tmp_path: Path) -> None:
+    (tmp_path / "count.py").write_text(JOB)
+    command = [sys.executable, str(tmp_path / "count.py"), "--destination", str(tmp_path)]
+    done = subprocess.run(
+        command, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120, cwd=tmp_path
+    )
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
