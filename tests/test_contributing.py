@@ -10,12 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from spair_core import images
 from spair_core.degradations import catalogue
 from spair_core.degradations.crops import Example, degrade
+from spair_core.images import Picture, codec
+from spair_core.images.formats import catalogue as formats_catalogue
 from spair_core.masks import mask_from_pair
 
 ROOT = Path(__file__).parents[1]
-FOG, JOB = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
+FOG, PPM, JOB = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
 
 
 def test_fog_is_one_module_and_one_entry(
@@ -31,6 +34,19 @@ def test_fog_is_one_module_and_one_entry(
     assert made.mask.any()
     assert (made.mask == mask_from_pair(made.degraded, clean)).all()
     assert catalogue.measures("fog") == {"Y"}
+
+
+def test_ppm_is_one_module_and_one_entry(photos: list[np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+    namespace: dict[str, object] = {}
+    exec(PPM, namespace)
+    formats = (*formats_catalogue.FORMATS, namespace["PPM"])
+    monkeypatch.setattr(formats_catalogue, "FORMATS", formats)
+    monkeypatch.setattr(codec, "NAMES", tuple(one.name for one in formats))
+    clean = photos[0][:60, :80]
+    again = images.decode(images.encode(Picture(clean, "PPM")))
+    assert again.format == "PPM"
+    assert (again.pixels == clean).all()
+    assert ".ppm" in formats_catalogue.suffixes()
 
 
 def test_a_job_is_one_file(tmp_path: Path) -> None:

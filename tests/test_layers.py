@@ -32,7 +32,8 @@ ROOMS: dict[str, set[str]] = {
     "pipelines.restoration": {"pipelines.services", "pipelines.media"},
     "pipelines.judging": {"pipelines.services", "pipelines.media", "pipelines.data"},
     "pipelines.reports": {"pipelines.services", "pipelines.data"},
-    "spair_core.images": set(),
+    "spair_core.images.formats": set(),
+    "spair_core.images": {"spair_core.images.formats"},
     "spair_core.network": set(),
     "spair_core.degradations": set(),
     "spair_core.insight": {"spair_core.network"},
@@ -80,7 +81,7 @@ def own_imports(source: str) -> Iterator[tuple[str, str]]:
 def room_of(module: str) -> str:
     """The room that a module (or a package) is in; that of a layer itself is the layer."""
     inside = [room for room in ROOMS if module == room or module.startswith(f"{room}.")]
-    return inside[0] if inside else module.partition(".")[0]
+    return max(inside, key=len) if inside else module.partition(".")[0]
 
 
 def module_of(path: Path) -> str:

@@ -12,21 +12,18 @@ import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
-SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff"})
-"""File name endings under which pictures of these formats are looked for."""
-WITH_ALPHA = frozenset({"PNG", "WEBP", "TIFF"})
+from spair_core.images.formats.catalogue import FORMATS, format_of
+from spair_core.images.formats.picture import Picture, PictureError
+from spair_core.images.formats.picture_format import PictureFormat
+
+NAMES = tuple(one.name for one in FORMATS)
 SIXTEEN_BIT = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
-JPEG_EXIF_BYTES = 65_533
-"""Longest EXIF that a JPEG's segment takes."""
-WEBP_CHUNKS = 100
-"""Chunks of a WebP that are looked through for its pixels."""
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -37,30 +34,8 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """What makes a picture of each EXIF orientation upright."""
-DESCRIPTIVE = frozenset(
-    {
-        ExifTags.Base.ImageDescription,
-        ExifTags.Base.Make,
-        ExifTags.Base.Model,
-        ExifTags.Base.XResolution,
-        ExifTags.Base.YResolution,
-        ExifTags.Base.ResolutionUnit,
-        ExifTags.Base.Software,
-        ExifTags.Base.DateTime,
-        ExifTags.Base.Artist,
-        ExifTags.Base.HostComputer,
-        ExifTags.Base.Copyright,
-        ExifTags.Base.ExifOffset,
-        ExifTags.Base.GPSInfo,
-    }
-)
-"""Tags of a TIFF that tell of the picture and not of how its file is laid out."""
 DAMAGE = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError, struct.error)
 """What Pillow raises on damaged files."""
-
-
-class PictureError(ValueError):
-    """These bytes are not a picture that can be restored; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -73,32 +48,10 @@ class DecodeLimits:
     """Size of the file."""
 
 
-@dataclass(frozen=True)
-class Picture:
-    """`pixels` uint8 [H, W, 3] RGB, upright; the rest is what an encoded copy must keep.
-
-    `lossless` says whether a WebP was; `exif` has its orientation removed (it is applied). A profile
-    that is not for RGB is left out, and so is EXIF that cannot be read.
-    """
-
-    pixels: NDArray[np.uint8]
-    format: str
-    alpha: NDArray[np.uint8] | None = None
-    icc_profile: bytes | None = None
-    exif: bytes | None = None
-    lossless: bool = True
-
-    def with_pixels(self, pixels: NDArray[np.uint8]) -> Picture:
-        """The same file with other pixels. Raises ValueError where the size differs."""
-        if pixels.shape != self.pixels.shape:
-            raise ValueError(f"the picture is {self.pixels.shape}, its replacement {pixels.shape}")
-        return replace(self, pixels=pixels)
-
-
 def probe(data: bytes, limits: DecodeLimits | None = None) -> tuple[int, int]:
     """Width and height, upright, from the header alone. Raises PictureError."""
     with _opened(data, limits or DecodeLimits()) as image:
-        lying = image.format != "TIFF" and _orientation(image) >= 5  # Pillow turns a TIFF by itself
+        lying = not format_of(image.format).upright and _orientation(image) >= 5
         return (image.height, image.width) if lying else image.size
 
 
@@ -108,16 +61,17 @@ def decode(data: bytes, limits: DecodeLimits | None = None) -> Picture:
     Raises PictureError: empty, no picture, another format, over a limit, animated, cut short.
     """
     with _opened(data, limits or DecodeLimits()) as image:
+        form = format_of(image.format)
         image.load()
         turn = TURNS.get(_orientation(image))
         pixels, alpha = _to_rgb(image if turn is None else image.transpose(turn))
         return Picture(
             pixels,
-            "JPEG" if image.format == "MPO" else image.format or "",
+            form.name,
             alpha,
             _rgb_profile(image),
-            _exif_without_orientation(image),
-            image.format != "WEBP" or _is_lossless_webp(data),
+            _exif_without_orientation(image, form),
+            form.lossless(data),
         )
 
 
@@ -126,26 +80,18 @@ def encode(picture: Picture, *, quality: int = 95) -> bytes:
 
     The same picture gives the same bytes.
     """
+    form = format_of(picture.format)
     image = Image.fromarray(picture.pixels)
-    if picture.alpha is not None and picture.format in WITH_ALPHA:
+    if picture.alpha is not None and form.alpha:
         image.putalpha(Image.fromarray(picture.alpha))
-    options: dict[str, object] = {}
-    if picture.format == "JPEG":
-        options = {"quality": quality, "subsampling": 0}
-    elif picture.format == "WEBP":
-        options = {"lossless": picture.lossless, "quality": 80 if picture.lossless else quality}
-    elif picture.format == "TIFF":
-        # libtiff, which compresses, refuses some EXIF that Pillow's own writer takes.
-        options = {"compression": "raw" if picture.exif else "tiff_deflate"}
-    elif picture.format == "PNG":
-        options = {"compress_level": 4}
-    if picture.icc_profile and picture.format != "BMP":
+    options = form.options(picture, quality)
+    if picture.icc_profile and form.profile:
         options["icc_profile"] = picture.icc_profile
-    too_long = picture.format == "JPEG" and len(picture.exif or b"") > JPEG_EXIF_BYTES
-    if picture.exif and picture.format != "BMP" and not too_long:
+    too_long = form.most_exif is not None and len(picture.exif or b"") > form.most_exif
+    if picture.exif and not too_long:
         options["exif"] = picture.exif
     stream = io.BytesIO()
-    image.save(stream, format=picture.format, **options)
+    image.save(stream, format=form.name, **options)
     return stream.getvalue()
 
 
@@ -172,13 +118,13 @@ def _opened(data: bytes, limits: DecodeLimits) -> Iterator[Image.Image]:
         with warnings.catch_warnings():
             # Our own limit on pixels follows; Pillow's would only warn, or refuse in other words.
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            with Image.open(io.BytesIO(data), formats=NAMES) as image:
                 _check_header(image, limits)
                 yield image
     except PictureError:
         raise
     except UnidentifiedImageError as error:
-        raise PictureError(f"not a picture of a known format ({', '.join(FORMATS)})") from error
+        raise PictureError(f"not a picture of a known format ({', '.join(NAMES)})") from error
     except Image.DecompressionBombError as error:
         most = min(limits.max_pixels, 2 * (Image.MAX_IMAGE_PIXELS or limits.max_pixels))
         raise PictureError(f"more pixels than the limit of {most:,}") from error
@@ -190,29 +136,8 @@ def _check_header(image: Image.Image, limits: DecodeLimits) -> None:
     width, height = image.size
     if width * height > limits.max_pixels:
         raise PictureError(f"{width}x{height} has more pixels than the limit of {limits.max_pixels:,}")
-    if _has_more_frames(image):
+    if format_of(image.format).several(image):
         raise PictureError("it holds several frames or pages; save them as pictures or as a clip")
-
-
-def _has_more_frames(image: Image.Image) -> bool:
-    if image.format != "TIFF":
-        return image.format != "MPO" and getattr(image, "is_animated", False)
-    # Counting them (n_frames) would read a hostile file's millions of directories one by one.
-    try:
-        image.seek(1)
-    except EOFError:
-        return False
-    return True
-
-
-def _is_lossless_webp(data: bytes) -> bool:
-    place = 12
-    for _ in range(WEBP_CHUNKS):
-        kind, size = data[place : place + 4], int.from_bytes(data[place + 4 : place + 8], "little")
-        if kind in (b"VP8 ", b"VP8L"):
-            return kind == b"VP8L"
-        place += 8 + size + size % 2
-    return False
 
 
 def _rgb_profile(image: Image.Image) -> bytes | None:
@@ -228,11 +153,11 @@ def _orientation(image: Image.Image) -> int:
     return value if value in TURNS else 1
 
 
-def _exif_without_orientation(image: Image.Image) -> bytes | None:
+def _exif_without_orientation(image: Image.Image, form: PictureFormat) -> bytes | None:
     try:
         exif = image.getexif()
         for tag in list(exif):
-            if tag == ExifTags.Base.Orientation or (image.format == "TIFF" and tag not in DESCRIPTIVE):
+            if tag == ExifTags.Base.Orientation or not form.tells(tag):
                 del exif[tag]
         return exif.tobytes() if len(exif) else None
     except DAMAGE:

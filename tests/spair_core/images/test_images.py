@@ -9,6 +9,7 @@ from PIL import Image, ImageOps, TiffImagePlugin
 
 from spair_core import images
 from spair_core.images import DecodeLimits, PictureError
+from spair_core.images.formats.jpeg import MOST_EXIF
 
 
 def saved(image, format, **options):
@@ -102,9 +103,9 @@ def test_exif_too_long_for_a_jpeg_is_left_out_of_it(photo):
     segments = b"".join(b"\xff\xe1" + struct.pack(">H", 8 + len(part)) + b"Exif\0\0" + part for part in parts)
     data = saved(photo, "JPEG")
     picture = images.decode(data[:2] + segments + data[2:])
-    assert len(picture.exif) > images.JPEG_EXIF_BYTES
+    assert len(picture.exif) > MOST_EXIF
     assert images.decode(images.encode(picture)).exif is None
-    longest = replace(picture, exif=whole[: images.JPEG_EXIF_BYTES])
+    longest = replace(picture, exif=whole[:MOST_EXIF])
     assert images.encode(longest)
 
 

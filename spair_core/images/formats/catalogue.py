@@ -1,0 +1,25 @@
+"""All picture formats there are: the one place that a new one is entered."""
+
+from __future__ import annotations
+
+from spair_core.images.formats.bmp import BMP
+from spair_core.images.formats.jpeg import JPEG
+from spair_core.images.formats.picture_format import PictureFormat
+from spair_core.images.formats.png import PNG
+from spair_core.images.formats.tiff import TIFF
+from spair_core.images.formats.webp import WEBP
+
+FORMATS: tuple[PictureFormat, ...] = (JPEG, PNG, WEBP, BMP, TIFF)
+
+
+def suffixes() -> frozenset[str]:
+    """File name endings under which pictures are looked for."""
+    return frozenset().union(*(one.suffixes for one in FORMATS))
+
+
+def format_of(name: str | None) -> PictureFormat:
+    """The format of Pillow's name for what a file is, or of a picture. Raises KeyError."""
+    for one in FORMATS:
+        if name == one.name or name in one.taken_for_it:
+            return one
+    raise KeyError(name)
