@@ -18,6 +18,7 @@ torch.set_num_threads(1)
 NUMBERS = itertools.count()
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """All tests on the session's cluster go to one worker: it is started once, and has its CPUs alone."""
     for item in items:
