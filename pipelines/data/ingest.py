@@ -11,7 +11,8 @@ from typing import Any, Literal
 import numpy as np
 
 from pipelines.data import layouts, pairs, shards
-from pipelines.data.layouts import LayoutName, Listing, PairFiles
+from pipelines.data.layouts import Listing, PairFiles
+from pipelines.data.owners import LayoutName
 from pipelines.data.pairs import Tiling
 from pipelines.data.shards import Shard
 from pipelines.services import cluster, storage

@@ -11,7 +11,8 @@ import numpy as np
 import ray.data
 
 from pipelines.data import layouts, shards
-from pipelines.data.layouts import LayoutName, PairFiles
+from pipelines.data.layouts import PairFiles
+from pipelines.data.owners import LayoutName
 from pipelines.services import storage
 from pipelines.services.quarantine import Quarantine, QuarantinedError
 from pipelines.services.storage import StorageError

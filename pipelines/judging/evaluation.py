@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from pipelines.data import pairs, shards
-from pipelines.data.layouts import LayoutName
+from pipelines.data.owners import LayoutName
 from pipelines.services import cluster, models
 from pipelines.services.models import ResolvedModel
 from pipelines.services.quarantine import Quarantine

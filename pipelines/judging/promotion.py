@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from pipelines.data.layouts import LayoutName
+from pipelines.data.owners import LayoutName
 from pipelines.judging import evaluation
 from pipelines.judging.evaluation import EvaluateConfig, SetResult
 from pipelines.judging.untouched import Untouched, untouched
