@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice, pairwise
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spair_core.network import Spair
+from spair_core.footage import Window, references
+from spair_core.network import MULTIPLE, Spair, pad_to_multiple
 
 OVERLAP = 64
 """Pixels that neighbouring tiles share; there their results fade into one another."""
@@ -24,39 +28,115 @@ class Restored:
 
 
 @torch.inference_mode()
-def restore(model: Spair, pixels: NDArray[np.uint8], *, tile: int = 1024) -> Restored:
+def restore(
+    model: Spair,
+    pixels: NDArray[np.uint8],
+    *,
+    references: NDArray[np.uint8] | None = None,
+    tile: int = 1024,
+) -> Restored:
     """Restore uint8 pictures [B, H, W, 3] of one size, on the model's device.
 
-    Pictures with a side over `tile` go through in overlapping tiles, so that memory is bounded.
-    Raises ValueError for another shape or dtype.
+    `references` uint8 [B, H, W, 6] are those of frames (`spair_core.footage`). Pictures with a side over
+    `tile` go through in overlapping tiles, so that memory is bounded. Raises ValueError for another shape or
+    dtype.
     """
-    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3 or 0 in pixels.shape:
-        raise ValueError(f"pictures must be uint8 [B, H, W, 3], not {pixels.dtype} {list(pixels.shape)}")
+    _check(pixels, 3)
+    if references is not None:
+        _check(references, 6)
     if tile < 2 * OVERLAP:
         raise ValueError(f"tile must be at least {2 * OVERLAP} pixels, not {tile}")
     device = next(model.parameters()).device
-    pictures = torch.tensor(pixels, device=device).permute(0, 3, 1, 2).float() / 255
-    restored, mask = _tiled(model, pictures, tile)
+    pictures = _to_tensor(pixels, device)
+    beside = None if references is None else _to_tensor(references, device)
+    restored, mask = _tiled(model, pictures, beside, tile)
     quantized = (restored.clamp(0, 1) * 255).round().to(torch.uint8)
     return Restored(quantized.permute(0, 2, 3, 1).cpu().numpy(), mask[:, 0].cpu().numpy())
 
 
-def _tiled(model: Spair, pictures: Tensor, tile: int) -> tuple[Tensor, Tensor]:
+def restore_window(model: Spair, window: Window, *, tile: int = 1024, batch: int = 1) -> Restored:
+    """Restore the frames of a run, `batch` at a time, beside their references where the model takes them."""
+    beside = references(window) if model.config.references else None
+    pieces = []
+    for start in range(window.own.start, window.own.stop, batch):
+        frames = window.pixels[start : min(start + batch, window.own.stop)]
+        seen = None if beside is None else np.stack(list(islice(beside, len(frames))))
+        pieces.append(restore(model, frames, references=seen, tile=tile))
+    return Restored(
+        np.concatenate([piece.pixels for piece in pieces]), np.concatenate([piece.mask for piece in pieces])
+    )
+
+
+def _check(pixels: NDArray[np.uint8], channels: int) -> None:
+    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] != channels or 0 in pixels.shape:
+        name = "pictures" if channels == 3 else "references"
+        raise ValueError(
+            f"{name} must be uint8 [B, H, W, {channels}], not {pixels.dtype} {list(pixels.shape)}"
+        )
+
+
+def _to_tensor(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:
+    return torch.tensor(pixels, device=device).permute(0, 3, 1, 2).float() / 255
+
+
+def _tiled(model: Spair, pictures: Tensor, references: Tensor | None, tile: int) -> tuple[Tensor, Tensor]:
     height, width = pictures.shape[-2:]
     if height <= tile and width <= tile:
-        output = model(pictures)
+        output = model(pictures, references=references)
         return output.restored, output.mask
     total = torch.zeros_like(pictures)
     weight = pictures.new_zeros(1, 1, height, width)
     mask = torch.zeros_like(pictures[:, :1], dtype=torch.bool)
+    factors = _factors(model, pictures, references, tile)
     for top, bottom in spans(height, tile):
         for left, right in spans(width, tile):
-            output = model(pictures[..., top:bottom, left:right])
+            piece = (..., slice(top, bottom), slice(left, right))
+            beside = None if references is None else references[piece]
+            output = model(pictures[piece], references=beside, factors=factors)
             fade = _fade(bottom - top, pictures)[:, None] * _fade(right - left, pictures)[None]
-            total[..., top:bottom, left:right] += output.restored * fade
-            weight[..., top:bottom, left:right] += fade
-            mask[..., top:bottom, left:right] |= output.mask
+            total[piece] += output.restored * fade
+            weight[piece] += fade
+            mask[piece] |= output.mask
     return total / weight, mask
+
+
+def _factors(model: Spair, pictures: Tensor, references: Tensor | None, tile: int) -> list[Tensor] | None:
+    """Those of squeeze-and-excitation over whole pictures, each from statistics gathered over the tiles."""
+    if not model.localizer.excite:
+        return None
+    stacked = model.stacked(pictures, references)
+    factors: list[Tensor] = []
+    for place in range(len(model.localizer.excite)):
+        sums = [
+            _sums(model.localizer.unexcited(pad_to_multiple(stacked[piece]), factors), piece, core)
+            for piece, core in _cores(pictures.shape[-2], pictures.shape[-1], tile)
+        ]
+        count, total, squares = (sum(parts) for parts in zip(*sums, strict=True))
+        mean = total / count
+        deviation = (squares / count - mean * mean).clamp(min=0).sqrt()
+        factors.append(model.localizer.factors(place, mean.float(), deviation.float()))
+    return factors
+
+
+def _cores(height: int, width: int, tile: int) -> Iterator[tuple[Any, Any]]:
+    """Tiles, and the part of each that no other has (in its own pixels): overlaps are halved."""
+    for top, bottom, *rows in _halved(spans(height, tile)):
+        for left, right, *columns in _halved(spans(width, tile)):
+            yield (..., slice(top, bottom), slice(left, right)), (rows, columns)
+
+
+def _halved(tiles: list[tuple[int, int]]) -> Iterator[tuple[int, int, int, int]]:
+    edges = [0, *((a[1] + b[0]) // 2 for a, b in pairwise(tiles)), tiles[-1][1]]
+    for (start, stop), (first, last) in zip(tiles, pairwise(edges), strict=True):
+        yield start, stop, first - start, last - start
+
+
+def _sums(features: Tensor, piece: Any, core: Any) -> tuple[int, Tensor, Tensor]:
+    """Cells, sum and sum of squares (float64, N x C) of the features in a tile's core."""
+    (top, bottom), (left, right) = core
+    step = -(-(piece[1].stop - piece[1].start) // MULTIPLE) * MULTIPLE // features.shape[-2]
+    own = features[..., top // step : -(-bottom // step), left // step : -(-right // step)].double()
+    return own[0, 0].numel(), own.sum((2, 3)), own.square().sum((2, 3))
 
 
 def spans(length: int, tile: int) -> list[tuple[int, int]]:

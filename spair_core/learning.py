@@ -58,15 +58,20 @@ class LearningConfig:
 
 @dataclass(frozen=True)
 class Batch:
-    """`degraded`, `clean` float N x 3 x H x W in [0, 1]; `mask` float N x 1 x H x W in {0, 1}."""
+    """`degraded`, `clean` float N x 3 x H x W in [0, 1]; `mask` float N x 1 x H x W in {0, 1}.
+
+    `references` N x 6 x H x W in [0, 1] where the network takes them; None for pictures.
+    """
 
     degraded: Tensor
     clean: Tensor
     mask: Tensor
+    references: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The same on another device."""
-        return Batch(self.degraded.to(device), self.clean.to(device), self.mask.to(device))
+        references = None if self.references is None else self.references.to(device)
+        return Batch(self.degraded.to(device), self.clean.to(device), self.mask.to(device), references)
 
 
 class Objective(nn.Module):
@@ -78,14 +83,18 @@ class Objective(nn.Module):
         model.restorer.requires_grad_(phase != "localize")
         # Net_R takes no part while Net_L learns alone, and must not be waited for.
         self.network: nn.Module = model.localizer if phase == "localize" else model
+        self.stacked = model.stacked
         self.phase, self.joint_bce = phase, joint_bce
 
-    def forward(self, degraded: Tensor, clean: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, degraded: Tensor, clean: Tensor, mask: Tensor, references: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Scalars: `loss` to minimise, and `bce` and `l1` where they take part."""
         if self.phase == "localize":
-            bce = F.binary_cross_entropy_with_logits(self.network(degraded).logits.float(), mask)
+            located = self.network(self.stacked(degraded, references))
+            bce = F.binary_cross_entropy_with_logits(located.logits.float(), mask)
             return {"loss": bce, "bce": bce}
-        output = self.network(degraded)
+        output = self.network(degraded, references=references)
         l1 = F.l1_loss(output.restored.float(), clean)
         bce = F.binary_cross_entropy_with_logits(output.logits.float(), mask)
         return {"loss": l1 + self.joint_bce * bce if self.phase == "joint" else l1, "l1": l1, "bce": bce}
@@ -143,7 +152,7 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=True)
         low = self.config.precision == "bfloat16"
         with torch.autocast(batch.clean.device.type, torch.bfloat16, enabled=low):
-            losses = self.objective(batch.degraded, batch.clean, batch.mask)
+            losses = self.objective(batch.degraded, batch.clean, batch.mask, batch.references)
         values = {name: float(value.detach()) for name, value in losses.items()}  # waits for a GPU
         clock.lap("forward")
         (losses["loss"] * share).backward()

@@ -35,6 +35,7 @@ ROOMS: dict[str, set[str]] = {
     "spair_core.images.formats": set(),
     "spair_core.images": {"spair_core.images.formats"},
     "spair_core.network": set(),
+    "spair_core.footage": set(),
     "spair_core.degradations": set(),
     "spair_core.insight": {"spair_core.network"},
     "kernels.cpu": set(),

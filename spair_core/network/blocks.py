@@ -93,6 +93,36 @@ class DenseBlock(nn.Module):
         return self.fuse(seen).add_(features)
 
 
+class SqueezeExcitation(nn.Module):
+    """Weighs channels by their mean and standard deviation over the picture (Hu et al. 2018, with both).
+
+    Begins as the identity, so that weights without it can learn on with it.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Linear(2 * channels, channels // 2)
+        self.excite = nn.Linear(channels // 2, channels)
+        nn.init.zeros_(self.excite.weight)
+        nn.init.zeros_(self.excite.bias)
+
+    def factors(self, mean: Tensor, deviation: Tensor) -> Tensor:
+        """N x C and N x C over each picture -> what its channels are multiplied by, N x C in (0, 2)."""
+        hidden = F.relu_(self.squeeze(torch.cat([mean, deviation], dim=1)))
+        return 2 * torch.sigmoid(self.excite(hidden).float())
+
+
+def moments(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation over each picture: N x C x H x W -> N x C and N x C, in float32."""
+    deviation, mean = torch.std_mean(features.float(), dim=(2, 3), correction=0)
+    return mean, deviation
+
+
+def excited(features: Tensor, factors: Tensor) -> Tensor:
+    """Features N x C x H x W times `factors` N x C."""
+    return features * factors[:, :, None, None].to(features.dtype)
+
+
 class FeatureModulator(nn.Module):
     """SFM (eq. 1): adds Net_L's feature, then gives degraded cells the statistics of the clean ones.
 

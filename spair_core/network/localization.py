@@ -7,22 +7,31 @@ streaks one pixel wide are neither lost nor paid for at full resolution.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spair_core.network.blocks import DenseBlock, Rise
+from spair_core.network.blocks import DenseBlock, Rise, SqueezeExcitation, excited, moments
+
+PLACES = 5
+"""Dense blocks, each of which may be followed by squeeze-and-excitation."""
 
 
 @dataclass(frozen=True)
 class LocalizerConfig:
-    """Widths at 1/2, 1/4 and 1/8 of the resolution, and the dense blocks' growth and layers there."""
+    """Widths at 1/2, 1/4 and 1/8 of the resolution, and the dense blocks' growth and layers there.
+
+    `squeeze` puts squeeze-and-excitation after each dense block.
+    """
 
     channels: tuple[int, int, int] = (32, 48, 64)
     growth: tuple[int, int, int] = (16, 16, 24)
     encoder_layers: tuple[int, int, int] = (3, 3, 3)
     decoder_layers: tuple[int, int] = (2, 2)
+    squeeze: bool = False
 
 
 @dataclass(frozen=True)
@@ -40,10 +49,10 @@ class Localization:
 class Localizer(nn.Module):
     """Net_L. Sizes must be multiples of 8."""
 
-    def __init__(self, config: LocalizerConfig) -> None:
+    def __init__(self, config: LocalizerConfig, channels: int = 3) -> None:
         super().__init__()
         wide, mid, deep = config.channels
-        self.stem = nn.Conv2d(12, wide, 3, padding=1)
+        self.stem = nn.Conv2d(4 * channels, wide, 3, padding=1)
         self.encoder = nn.ModuleList(
             DenseBlock(c, g, n)
             for c, g, n in zip(config.channels, config.growth, config.encoder_layers, strict=True)
@@ -57,13 +66,45 @@ class Localizer(nn.Module):
             for c, g, n in zip(config.channels, config.growth, config.decoder_layers, strict=False)
         )
         self.head = nn.Conv2d(wide, 4, 3, padding=1)
+        widths = (*config.channels, mid, wide) if config.squeeze else ()
+        self.excite = nn.ModuleList(map(SqueezeExcitation, widths))
 
-    def forward(self, pictures: Tensor) -> Localization:
-        """`pictures` N x 3 x H x W in [0, 1]."""
-        half = self.encoder[0](F.relu_(self.stem(F.pixel_unshuffle(pictures, 2))))
-        quarter = self.encoder[1](F.relu_(self.down[0](half)))
-        eighth = self.encoder[2](F.relu_(self.down[1](quarter)))
-        quarter_up = self.decoder[1](self.rise[1](eighth, quarter))
-        half_up = self.decoder[0](self.rise[0](quarter_up, half))
+    def forward(self, pictures: Tensor, factors: Sequence[Tensor] | None = None) -> Localization:
+        """`pictures` N x C x H x W: in [0, 1], and where C is 9 the references' differences after them.
+
+        `factors`, one N x C a place, replace those of squeeze-and-excitation: of a picture in tiles, they are
+        the whole picture's.
+        """
+        done: list[Tensor] = []
+        for place in range(PLACES):
+            features = self._block(place, pictures, done)
+            if self.excite:
+                given = self.factors(place, *moments(features)) if factors is None else factors[place]
+                features = excited(features, given)
+            done.append(features)
+        half, quarter, eighth, quarter_up, half_up = done
         logits = F.pixel_shuffle(self.head(half_up), 2)
         return Localization(logits, (half, quarter, eighth), (half_up, quarter_up))
+
+    def factors(self, place: int, mean: Tensor, deviation: Tensor) -> Tensor:
+        """Those of squeeze-and-excitation after a block: N x C and N x C over whole pictures -> N x C."""
+        return cast(SqueezeExcitation, self.excite[place]).factors(mean, deviation)
+
+    def unexcited(self, pictures: Tensor, factors: Sequence[Tensor]) -> Tensor:
+        """The features N x C x h x w whose statistics give the factors that follow those given."""
+        done: list[Tensor] = []
+        for place, given in enumerate(factors):
+            done.append(excited(self._block(place, pictures, done), given))
+        return self._block(len(factors), pictures, done)
+
+    def _block(self, place: int, pictures: Tensor, done: Sequence[Tensor]) -> Tensor:
+        """What a dense block makes of the picture or of earlier blocks' features."""
+        match place:
+            case 0:
+                return self.encoder[0](F.relu_(self.stem(F.pixel_unshuffle(pictures, 2))))
+            case 1 | 2:
+                return self.encoder[place](F.relu_(self.down[place - 1](done[place - 1])))
+            case 3:
+                return self.decoder[1](self.rise[1](done[2], done[1]))
+            case _:
+                return self.decoder[0](self.rise[0](done[3], done[0]))

@@ -81,10 +81,12 @@ class DecoderBlock(nn.Module):
 class Restorer(nn.Module):
     """Net_R. Sizes must be multiples of 8."""
 
-    def __init__(self, config: RestorerConfig, guide_channels: tuple[int, int, int]) -> None:
+    def __init__(
+        self, config: RestorerConfig, guide_channels: tuple[int, int, int], channels: int = 3
+    ) -> None:
         super().__init__()
         half, quarter, eighth = config.channels
-        self.stem = nn.Conv2d(12, half, 3, padding=1)
+        self.stem = nn.Conv2d(4 * channels, half, 3, padding=1)
         self.encoder = nn.ModuleList(
             DenseBlock(c, g, n) for c, g, n in zip(config.channels, config.growth, config.layers, strict=True)
         )
@@ -98,7 +100,7 @@ class Restorer(nn.Module):
         self.decoder_modulators = self._modulators(config, guide_channels, levels=2)
         self.rise = nn.ModuleList([Rise(quarter, half), Rise(eighth, quarter)])
         self.full_up = Pointwise(half, 4 * config.full_channels)
-        self.full_skip = nn.Conv2d(12, 4 * config.full_channels, 3, padding=1)
+        self.full_skip = nn.Conv2d(4 * channels, 4 * config.full_channels, 3, padding=1)
         widths = (config.full_channels, *config.channels)
         self.decoder = nn.ModuleList(
             DecoderBlock(c, g, config, attend=level > 0)
@@ -116,8 +118,9 @@ class Restorer(nn.Module):
         )
 
     def forward(self, pictures: Tensor, located: Localization, indices: tuple[ActiveIndex, ...]) -> Tensor:
-        """The correction N x 3 x H x W to add to `pictures` (N x 3 x H x W in [0, 1]).
+        """The correction N x 3 x H x W to add to the pictures.
 
+        `pictures` N x C x H x W: in [0, 1], and where C is 9 the references' differences after them.
         `indices` are those of the mask at full resolution, 1/2, 1/4 and 1/8.
         """
         unshuffled = F.pixel_unshuffle(pictures, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -20,11 +21,15 @@ MULTIPLE = 8
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Both networks. A pixel counts as degraded where Net_L's probability exceeds `binarize`."""
+    """Both networks. A pixel counts as degraded where Net_L's probability exceeds `binarize`.
+
+    With `references` they see beside a frame what its neighbours know of it (`spair_core.footage`).
+    """
 
     localizer: LocalizerConfig = field(default_factory=LocalizerConfig)
     restorer: RestorerConfig = field(default_factory=RestorerConfig)
     binarize: float = 0.4
+    references: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as kept in a weights file's header."""
@@ -41,6 +46,7 @@ class NetworkConfig:
             LocalizerConfig(**section("localizer")),
             RestorerConfig(**section("restorer")),
             float(values["binarize"]),
+            bool(values.get("references", False)),
         )
 
 
@@ -104,19 +110,30 @@ class Spair(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
-        self.localizer = Localizer(config.localizer)
-        self.restorer = Restorer(config.restorer, config.localizer.channels)
+        channels = 9 if config.references else 3
+        self.localizer = Localizer(config.localizer, channels)
+        self.restorer = Restorer(config.restorer, config.localizer.channels, channels)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, pictures: Tensor, mask: Tensor | None = None) -> Output:
-        """Restore N x 3 x H x W pictures in [0, 1]; a given `mask` (bool) replaces Net_L's."""
-        padded = pad_to_multiple(pictures)
-        located = self.localizer(padded)
+    def forward(
+        self,
+        pictures: Tensor,
+        mask: Tensor | None = None,
+        references: Tensor | None = None,
+        factors: Sequence[Tensor] | None = None,
+    ) -> Output:
+        """Restore N x 3 x H x W pictures in [0, 1]; a given `mask` (bool) replaces Net_L's.
+
+        `references` N x 6 x H x W in [0, 1] are the aligned and the fixed one of frames; pictures have none.
+        `factors` are those of `Localizer.forward`.
+        """
+        padded = pad_to_multiple(self.stacked(pictures, references))
+        located = self.localizer(padded, factors)
         if mask is None:
             predicted = self.binarize(located.logits)
         else:
             predicted = pad_to_multiple(mask.to(pictures.dtype)) > 0.5
-        restored = padded + self.restorer(padded, located, self.indices(predicted))
+        restored = padded[:, :3] + self.restorer(padded, located, self.indices(predicted))
         height, width = pictures.shape[-2:]
         return Output(
             restored[..., :height, :width],
@@ -124,10 +141,22 @@ class Spair(nn.Module):
             predicted[..., :height, :width],
         )
 
-    def locate(self, pictures: Tensor) -> Tensor:
+    def locate(self, pictures: Tensor, references: Tensor | None = None) -> Tensor:
         """Net_L alone: logits N x 1 x H x W."""
         height, width = pictures.shape[-2:]
-        return self.localizer(pad_to_multiple(pictures)).logits[..., :height, :width]
+        stacked = pad_to_multiple(self.stacked(pictures, references))
+        return self.localizer(stacked).logits[..., :height, :width]
+
+    def stacked(self, pictures: Tensor, references: Tensor | None) -> Tensor:
+        """What enters both networks: x, and where they take references r - x and s - x.
+
+        A picture without references is its own. Networks that take none see the pictures alone.
+        """
+        if not self.config.references:
+            return pictures
+        if references is None:
+            return F.pad(pictures, (0, 0, 0, 0, 0, 6))
+        return torch.cat([pictures, references - pictures.repeat(1, 2, 1, 1)], dim=1)
 
     def binarize(self, logits: Tensor) -> Tensor:
         """The mask (bool) that Net_R works with."""

@@ -1,10 +1,13 @@
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from spair_core import inference, weights
+from spair_core.footage import Reach, references, windows
+from spair_core.network import Spair
 
 
 @pytest.fixture(scope="module")
@@ -53,3 +56,57 @@ def test_other_arrays_are_refused(model):
         inference.restore(model, np.zeros((8, 8, 3), np.uint8))
     with pytest.raises(ValueError, match="at least"):
         inference.restore(model, np.zeros((1, 8, 8, 3), np.uint8), tile=8)
+
+
+@pytest.fixture(scope="module")
+def footage_model(tiny_config):
+    torch.manual_seed(2)
+    config = replace(tiny_config, references=True, localizer=replace(tiny_config.localizer, squeeze=True))
+    model = Spair(config).eval()
+    for excite in model.localizer.excite:
+        torch.nn.init.normal_(excite.excite.weight, std=0.5)
+    return model
+
+
+def noisy_drive(photo, count=20):
+    rng = np.random.default_rng(0)
+    frames = [np.roll(photo, -3 * k, axis=1)[:64, :96] for k in range(count)]
+    return [
+        (np.clip(f + rng.normal(0, 9, f.shape), 0, 255).astype(np.uint8), k / 30)
+        for k, f in enumerate(frames)
+    ]
+
+
+def test_a_clip_gives_the_same_pixels_whole_and_in_runs(footage_model, photos):
+    results = []
+    for run in (100, 6):
+        stream = windows(iter(noisy_drive(photos[2])), run, Reach())
+        pieces = [inference.restore_window(footage_model, window) for window in stream]
+        results.append(np.concatenate([piece.pixels for piece in pieces]))
+    assert len(results[0]) == 20
+    assert (results[0] == results[1]).all()
+
+
+def test_frames_go_through_beside_their_references(footage_model, photos):
+    (window,) = windows(iter(noisy_drive(photos[2])), 100, Reach())
+    restored = inference.restore_window(footage_model, window, batch=4)
+    for k, seen in enumerate(references(window)):
+        alone = inference.restore(footage_model, window.pixels[k][None], references=seen[None])
+        assert np.abs(alone.pixels[0].astype(int) - restored.pixels[k]).max() <= 1
+    still = inference.restore(footage_model, window.pixels[10][None])
+    assert (still.pixels[0] != restored.pixels[10]).any()
+
+
+def test_statistics_are_those_of_the_whole_picture_also_in_tiles(footage_model, photos):
+    """Net_L's probabilities, dark half and bright half, as if there were no tiles."""
+    pixels = photos[0][None, :256, :400].copy()
+    pixels[:, :, :200] //= 4
+    pictures = torch.tensor(pixels).permute(0, 3, 1, 2) / 255
+    tile = pictures[..., :200]
+    with torch.inference_mode():
+        whole = footage_model.locate(pictures)[..., :128]
+        factors = inference._factors(footage_model, pictures, None, 200)
+        assert factors is not None
+        in_tile = footage_model(tile, factors=factors).logits[..., :128]
+        by_itself = footage_model.locate(tile)[..., :128]
+    assert (whole - in_tile).abs().mean() < 0.1 * (whole - by_itself).abs().mean()

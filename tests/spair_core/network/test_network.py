@@ -1,11 +1,19 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from kernels import build_index, reference
 from spair_core import network
 from spair_core.masks import coarsen
-from spair_core.network import NetworkConfig, Spair, ablation
-from spair_core.network.blocks import SparseConvolution, SparseNonLocal
+from spair_core.network import NetworkConfig, Spair, ablation, light
+from spair_core.network.blocks import (
+    SparseConvolution,
+    SparseNonLocal,
+    SqueezeExcitation,
+    excited,
+    moments,
+)
 from spair_core.network.restoration import DecoderBlock, RestorerConfig
 
 
@@ -102,3 +110,73 @@ def test_a_given_mask_replaces_the_predicted_one(tiny_config):
     mask = torch.zeros(1, 1, 16, 16, dtype=torch.bool)
     mask[..., 4:9] = True
     assert torch.equal(model(picture, mask).mask, mask)
+
+
+def with_references(config, *, squeeze=True):
+    return replace(config, references=True, localizer=replace(config.localizer, squeeze=squeeze))
+
+
+def test_a_still_is_its_own_reference(tiny_config):
+    model = Spair(with_references(tiny_config)).eval()
+    pictures = torch.rand(2, 3, 40, 56)
+    itself = model(pictures, references=pictures.repeat(1, 2, 1, 1))
+    alone = model(pictures)
+    assert torch.equal(alone.logits, itself.logits)
+    assert torch.equal(alone.restored, itself.restored)
+
+
+def test_references_are_seen_by_both_networks(tiny_config):
+    model = Spair(with_references(tiny_config)).eval()
+    pictures, references = torch.rand(1, 3, 40, 56), torch.rand(1, 6, 40, 56)
+    mask = torch.ones(1, 1, 40, 56, dtype=torch.bool)
+    one, other = model(pictures, mask), model(pictures, mask, references)
+    assert (one.logits != other.logits).any()
+    model.restorer.stem.weight.data[:, 12:] = 0
+    model.restorer.full_skip.weight.data[:, 12:] = 0
+    model.localizer.stem.weight.data[:, 12:] = 0
+    assert torch.equal(model(pictures, mask).restored, model(pictures, mask, references).restored)
+
+
+def test_networks_without_references_take_no_notice_of_them(tiny_config):
+    model = Spair(tiny_config).eval()
+    pictures = torch.rand(1, 3, 40, 56)
+    assert torch.equal(
+        model(pictures).restored, model(pictures, references=torch.rand(1, 6, 40, 56)).restored
+    )
+
+
+def test_references_and_squeezing_begin_where_weights_without_them_end(tiny_config):
+    """What is new begins at zero or at one, so that older weights learn on from what they give."""
+    old, new = Spair(tiny_config).eval(), Spair(with_references(tiny_config)).eval()
+    tensors = new.state_dict()
+    for name, value in old.state_dict().items():
+        wider = torch.zeros_like(tensors[name])
+        wider[tuple(slice(side) for side in value.shape)] = value
+        tensors[name] = wider
+    new.load_state_dict(tensors)
+    pictures = torch.rand(2, 3, 40, 56)
+    assert torch.allclose(
+        old(pictures).restored, new(pictures, references=torch.rand(2, 6, 40, 56)).restored, atol=1e-5
+    )
+
+
+def test_squeezing_weighs_channels_by_their_moments():
+    torch.manual_seed(0)
+    block = SqueezeExcitation(6)
+    features = torch.randn(2, 6, 5, 7)
+    assert torch.equal(excited(features, block.factors(*moments(features))), features)
+    torch.nn.init.normal_(block.excite.weight)
+    mean = features.double().mean((2, 3))
+    deviation = (features.double() - mean[..., None, None]).square().mean((2, 3)).sqrt()
+    hidden = (torch.cat([mean, deviation], 1) @ block.squeeze.weight.double().T + block.squeeze.bias).relu()
+    factors = 2 / (1 + torch.exp(-(hidden @ block.excite.weight.double().T + block.excite.bias)))
+    expected = features.double() * factors[..., None, None]
+    assert torch.allclose(excited(features, block.factors(*moments(features))).double(), expected, atol=1e-5)
+
+
+def test_what_references_and_squeezing_cost():
+    plain, rich = Spair(light()), Spair(with_references(light()))
+    more = sum(p.numel() for p in rich.parameters()) - sum(p.numel() for p in plain.parameters())
+    stems = 24 * 9 * (32 + 48 + 64)
+    squeezing = sum(2 * c * (c // 2) + c // 2 + (c // 2) * c + c for c in (32, 48, 64, 48, 32))
+    assert more == stems + squeezing

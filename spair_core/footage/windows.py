@@ -1,0 +1,237 @@
+"""Runs of frames with the frames around them that their references need, from a stream of any length.
+
+Which frames those are is decided frame by frame from the clip's own times and contents, never from where a
+run begins or ends, so that a clip gives the same result whole and in runs. Memory is bounded by the reach.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+
+SAME_LEVELS = 8
+"""A frame in which no value differs by more from the one before is that frame again: it knows nothing new."""
+CUT_CORRELATION = 0.4
+CUT_DROP = 0.3
+CUT_MEMORY = 8
+"""A scene changes where two frames' darkest blocks correlate by less than the first, and by so much less than
+lately (heavy rain at night correlates badly all the time)."""
+
+SLACK = 1e-4
+"""Seconds by which times may be rounded."""
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How far around a frame its references look. Everything is in seconds, whatever the frame rate."""
+
+    near: float = 0.2
+    """Neighbours that are aligned are no further away."""
+    apart: float = 0.03
+    """Nor are two of them closer to one another: a streak must have fallen out of sight."""
+    each_side: int = 2
+    """So many of them before a frame and after it."""
+    far: float = 0.5
+    """The fixed reference looks so far to both sides,"""
+    beat: float = 1 / 6
+    """and sees a frame in each such interval of the clip."""
+    most_frames: int = 64
+    """Of very high frame rates, no more frames than these are held on either side."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.apart <= self.near <= self.far or self.beat <= 0 or self.most_frames < 1:
+            raise ValueError("a reach needs 0 < apart <= near <= far, a beat above 0 and at least one frame")
+
+
+@dataclass(frozen=True)
+class Window:
+    """A run of frames, and those around it that they need.
+
+    `pixels` uint8 [k, H, W, 3] in order of time, of which `own` are the run's. For each of the run's
+    frames, `neighbours` are the places in `pixels` of what is to be aligned with it (in order of time), and
+    `beats` of what its fixed reference sees.
+    """
+
+    pixels: Pixels
+    own: range
+    neighbours: tuple[tuple[int, ...], ...]
+    beats: tuple[tuple[int, ...], ...]
+
+    @staticmethod
+    def alone(pixels: Pixels) -> Window:
+        """Frames or pictures uint8 [k, H, W, 3] that know nothing of one another."""
+        return Window(pixels, range(len(pixels)), ((),) * len(pixels), ((),) * len(pixels))
+
+    def at(self, number: int) -> Window:
+        """The window of only the `number`th of the run's frames."""
+        around, beats = self.neighbours[number], self.beats[number]
+        needed = sorted({self.own[number], *around, *beats})
+        place = {old: new for new, old in enumerate(needed)}
+        here = place[self.own[number]]
+        return Window(
+            self.pixels[needed],
+            range(here, here + 1),
+            (tuple(place[k] for k in around),),
+            (tuple(place[k] for k in beats),),
+        )
+
+
+@dataclass
+class _Frame:
+    """A frame of the stream: `scene` and `look` count changes of scene and of content, `beat` says whether
+    fixed references see it."""
+
+    number: int
+    pixels: Pixels
+    seconds: float
+    scene: int
+    look: int
+    beat: bool
+
+
+def windows(frames: Iterable[tuple[Pixels, float]], run: int, reach: Reach | None) -> Iterator[Window]:
+    """Frames uint8 [H, W, 3] of one size with their times in seconds, in order -> runs of `run` frames.
+
+    Without a `reach`, runs carry nothing beside their own frames.
+    """
+    if reach is None:
+        yield from _bare(frames, run)
+        return
+    held: list[_Frame] = []
+    first = 0  # the first frame that is in no window yet
+    for frame in _told(frames, reach):
+        held.append(frame)
+        while _settled(held, first + run - 1, reach):
+            yield _window(held, range(first, first + run), reach)
+            first += run
+            held = _still_needed(held, first, reach)
+    while held and first <= held[-1].number:
+        stop = min(first + run, held[-1].number + 1)
+        yield _window(held, range(first, stop), reach)
+        first = stop
+
+
+def _bare(frames: Iterable[tuple[Pixels, float]], run: int) -> Iterator[Window]:
+    gathered: list[Pixels] = []
+    for pixels, _ in frames:
+        gathered.append(pixels)
+        if len(gathered) == run:
+            yield Window.alone(np.stack(gathered))
+            gathered = []
+    if gathered:
+        yield Window.alone(np.stack(gathered))
+
+
+def _told(frames: Iterable[tuple[Pixels, float]], reach: Reach) -> Iterator[_Frame]:
+    """The frames with all that is known of each beside the one before it."""
+    before: _Frame | None = None
+    blocks: NDArray[np.float32] | None = None
+    lately: deque[float] = deque(maxlen=CUT_MEMORY)
+    for number, (pixels, seconds) in enumerate(frames):
+        here = _darkest_blocks(pixels)
+        if before is None or blocks is None:
+            frame = _Frame(number, pixels, seconds, 0, 0, True)
+        else:
+            alike = _correlation(blocks, here)
+            cut = bool(lately) and alike < min(CUT_CORRELATION, max(lately) - CUT_DROP)
+            lately.append(alike)
+            same = int(cv2.absdiff(pixels, before.pixels).max()) <= SAME_LEVELS
+            ticked = seconds // reach.beat != before.seconds // reach.beat
+            frame = _Frame(
+                number, pixels, seconds, before.scene + cut, before.look + (not same), ticked or cut
+            )
+        yield frame
+        before, blocks = frame, here
+
+
+def _darkest_blocks(pixels: Pixels) -> NDArray[np.float32]:
+    """[18, 32]: the darkest light of each block, which rain, adding light in narrow streaks, leaves alone."""
+    small = cv2.resize(pixels, (256, 144), interpolation=cv2.INTER_AREA).min(axis=2)
+    return np.asarray(small.reshape(18, 8, 32, 8).min(axis=(1, 3)).astype(np.float32))
+
+
+def _correlation(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    """Of two pictures whatever their exposure; 1 where either is flat and they cannot be told apart."""
+    a, b = a - a.mean(), b - b.mean()
+    scale = float(np.sqrt((a * a).sum() * (b * b).sum()))
+    return float((a * b).sum()) / scale if scale > a.size else 1.0
+
+
+def _settled(held: Sequence[_Frame], number: int, reach: Reach) -> bool:
+    """Whether all that the frame of this number may look at has come in."""
+    newest = held[-1]
+    place = number - newest.number + len(held) - 1
+    if newest.number < number or place < 0:
+        return False
+    frame = held[place]
+    return (
+        newest.seconds > frame.seconds + reach.far + SLACK
+        or newest.scene > frame.scene
+        or newest.number >= number + reach.most_frames
+    )
+
+
+def _window(held: Sequence[_Frame], numbers: range, reach: Reach) -> Window:
+    """The window of the frames with these numbers."""
+    own = [frame for frame in held if frame.number in numbers]
+    around = [(_neighbours(held, frame, reach), _beats(held, frame, reach)) for frame in own]
+    needed = sorted({*numbers, *(k for pair in around for part in pair for k in part)})
+    place = {number: index for index, number in enumerate(needed)}
+    pixels = {frame.number: frame.pixels for frame in held}
+    start = place[numbers.start]
+    return Window(
+        np.stack([pixels[number] for number in needed]),
+        range(start, start + len(own)),
+        tuple(tuple(place[k] for k in neighbours) for neighbours, _ in around),
+        tuple(tuple(place[k] for k in beats) for _, beats in around),
+    )
+
+
+def _neighbours(held: Sequence[_Frame], frame: _Frame, reach: Reach) -> list[int]:
+    """Numbers of the frames that are to be aligned with a frame: of its scene, near, apart, new looks."""
+    scene = _within(held, frame, reach.near, reach)
+    before = _walked(frame, [other for other in reversed(scene) if other.number < frame.number], reach)
+    after = _walked(frame, [other for other in scene if other.number > frame.number], reach)
+    return [*reversed(before), *after]
+
+
+def _walked(frame: _Frame, outward: Sequence[_Frame], reach: Reach) -> list[int]:
+    taken = [frame]
+    for other in outward:
+        last = taken[-1]
+        if other.look != last.look and abs(other.seconds - last.seconds) >= reach.apart - SLACK:
+            taken.append(other)
+        if len(taken) > reach.each_side:
+            break
+    return [other.number for other in taken[1:]]
+
+
+def _beats(held: Sequence[_Frame], frame: _Frame, reach: Reach) -> list[int]:
+    """Numbers of the frames that a frame's fixed reference sees."""
+    seen = {other.look: other.number for other in _within(held, frame, reach.far, reach) if other.beat}
+    return sorted(seen.values())
+
+
+def _within(held: Sequence[_Frame], frame: _Frame, seconds: float, reach: Reach) -> list[_Frame]:
+    return [
+        other
+        for other in held
+        if other.scene == frame.scene
+        and abs(other.seconds - frame.seconds) <= seconds + SLACK
+        and abs(other.number - frame.number) <= reach.most_frames
+    ]
+
+
+def _still_needed(held: Sequence[_Frame], first: int, reach: Reach) -> list[_Frame]:
+    """What the frames from number `first` on may still look at."""
+    rest = [frame for frame in held if frame.number >= first]
+    past = [frame for frame in _within(held, rest[0], reach.far + SLACK, reach) if frame.number < first]
+    near = rest[0].seconds - reach.near - 2 * SLACK
+    return [frame for frame in past if frame.beat or frame.seconds >= near] + rest
