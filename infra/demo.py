@@ -24,11 +24,10 @@ import tyro
 from infra import footage
 from infra.footage import Item, Pixels
 from infra.stack import StackError, object_store, ray_on_loopback, stop_on_signals, task
-from pipelines.media.video import read_runs
+from pipelines.media import medium_of
 from pipelines.restoration import manifest
 from pipelines.restoration.manifest import RESTORED, Manifest, Verdict
 from pipelines.services import storage
-from spair_core.images import decode
 from spair_core.metrics import psnr_y
 
 JOB = Path(__file__).parents[1] / "jobs" / "nightly_derain.py"
@@ -138,12 +137,12 @@ def _psnr(key: str, data: bytes, clean: Pixels) -> float:
 
 
 def _frames(key: str, data: bytes) -> Pixels:
-    if not key.endswith(".mp4"):
-        return decode(data).pixels[None]
+    kind = medium_of(key)
+    assert kind is not None
     with tempfile.NamedTemporaryFile(suffix=Path(key).suffix) as file:
         file.write(data)
         file.flush()
-        return np.concatenate([run.pixels for run in read_runs(Path(file.name))])
+        return np.concatenate([piece.window.pixels for piece in kind.read(Path(file.name), None)])
 
 
 def _line(row: Row) -> str:

@@ -6,19 +6,23 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from pipelines.media import Encoding, MediumError
+from pipelines.media import catalogue as media_catalogue
 from spair_core import images
 from spair_core.degradations import catalogue
 from spair_core.degradations.crops import Example, degrade
+from spair_core.footage import Reach
 from spair_core.images import Picture, codec
 from spair_core.images.formats import catalogue as formats_catalogue
 from spair_core.masks import mask_from_pair
 
 ROOT = Path(__file__).parents[1]
-FOG, PPM, JOB = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
+FOG, PPM, STACK, JOB = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
 
 
 def test_fog_is_one_module_and_one_entry(
@@ -47,6 +51,29 @@ def test_ppm_is_one_module_and_one_entry(photos: list[np.ndarray], monkeypatch: 
     assert again.format == "PPM"
     assert (again.pixels == clean).all()
     assert ".ppm" in formats_catalogue.suffixes()
+
+
+def test_a_stack_of_frames_is_one_module_and_one_entry(
+    photos: list[np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    namespace: dict[str, Any] = {}
+    exec(STACK, namespace)
+    monkeypatch.setattr(media_catalogue, "MEDIA", (*media_catalogue.MEDIA, namespace["STACK"]))
+    stack = media_catalogue.medium_of("cam1/DRIVE.NPY")
+    assert stack is not None
+    assert stack.join is not None
+    frames = np.stack([np.roll(photos[0][:40, :60], k, axis=1) for k in range(50)])
+    np.save(tmp_path / "drive.npy", frames)
+    pieces = list(stack.read(tmp_path / "drive.npy", Reach()))
+    parts = (
+        stack.write(piece.state, piece.window.pixels[list(piece.window.own)], Encoding()) for piece in pieces
+    )
+    stack.join(parts, tmp_path / "drive.npy", tmp_path / "again.npy")
+    assert (np.load(tmp_path / "again.npy") == frames).all()
+    assert all(pieces[0].window.neighbours)
+    (tmp_path / "text.npy").write_text("no frames")
+    with pytest.raises(MediumError, match="not a NumPy file"):
+        list(stack.read(tmp_path / "text.npy", None))
 
 
 def test_a_job_is_one_file(tmp_path: Path) -> None:

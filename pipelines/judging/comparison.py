@@ -26,15 +26,13 @@ from numpy.typing import NDArray
 
 from pipelines.judging import evaluation
 from pipelines.judging.contenders import Look, measured, picture_row, sorted_out
-from pipelines.media import video
-from pipelines.media.kinds import CLIP, OTHER, PICTURE, kind_of
-from pipelines.media.video import ClipError
+from pipelines.media import MediumError, Piece, medium, medium_of
 from pipelines.services import cluster, models, storage, tracking
 from pipelines.services.models import ModelError, ResolvedModel
 from pipelines.services.quarantine import Quarantine, QuarantinedError
 from pipelines.services.storage import StorageError
 from spair_core import images
-from spair_core.images import PictureError
+from spair_core.footage import Reach, Window
 from spair_core.panels import overlay, side_by_side
 
 DIFFERENCE_GAIN = 8
@@ -148,9 +146,10 @@ def compare(config: CompareConfig) -> Comparison:
         run.log_params(asdict(config) | digests)
         cluster.connect()
         cpus = cluster.cpu_shares(config.actors, gpus=config.num_gpus)
+        reach = Reach() if any(model.card.network.references for model in contenders) else None
         pictures = ray.data.from_items(
             [asdict(item) for item in items], override_num_blocks=min(len(items), cluster.BLOCKS)
-        ).flat_map(_pictures, fn_kwargs={"quarantine": Quarantine()}, num_cpus=cpus[1])
+        ).flat_map(_pictures, fn_kwargs={"reach": reach, "quarantine": Quarantine()}, num_cpus=cpus[1])
         rows = measured(
             contenders,
             pictures,
@@ -182,18 +181,18 @@ class _Item:
 
 def _footage(config: CompareConfig) -> tuple[list[_Item], list[tuple[str, str]]]:
     """The pictures and clips to look at, each with the number of its frames; and what else there is."""
-    found = [(item, kind_of(item.key)) for item in storage.list_objects(config.data)]
-    usable = [(item, kind) for item, kind in found if kind != OTHER]
+    found = [(item, medium_of(item.key)) for item in storage.list_objects(config.data)]
+    usable = [(item, kind) for item, kind in found if kind is not None]
     if not usable:
         raise ValueError(f"{config.data}: holds neither pictures nor clips")
     others = len(found) - len(usable)
     left_out = [(f"{others} other files", "neither pictures nor clips by their endings")] if others else []
     usable.sort(key=lambda pair: hashlib.sha256(pair[0].key.encode()).digest())
     chosen = usable[: config.limit]
-    clips = sum(kind == CLIP for _, kind in chosen)
+    clips = sum(kind.join is not None for _, kind in chosen)
     shares = _shares(None if config.limit is None else config.limit - len(chosen) + clips, clips)
     items = [
-        _Item(kind, item.key, item.uri, next(shares) if kind == CLIP else 1, config.frame_step)
+        _Item(kind.name, item.key, item.uri, next(shares) if kind.join else 1, config.frame_step)
         for item, kind in chosen
     ]
     return items, left_out
@@ -205,31 +204,30 @@ def _shares(whole: int | None, parts: int) -> Iterator[int]:
         yield -1 if whole is None else whole // parts + (place < whole % parts)
 
 
-def _pictures(row: dict[str, Any], quarantine: Quarantine) -> Iterator[dict[str, Any]]:
+def _pictures(row: dict[str, Any], reach: Reach | None, quarantine: Quarantine) -> Iterator[dict[str, Any]]:
     """The pictures of an item, and an error where there are no more because of one."""
     item = _Item(**row)
     try:
         with quarantine.hold(item.key):
-            yield from _seen(item)
-    except (PictureError, ClipError, StorageError, QuarantinedError, OSError, MemoryError) as error:
+            yield from _seen(item, reach)
+    except (MediumError, StorageError, QuarantinedError, OSError, MemoryError) as error:
         yield picture_row(item.key, error=str(error))
 
 
-def _seen(item: _Item) -> Iterator[dict[str, Any]]:
-    if item.kind == PICTURE:
-        yield picture_row(item.key, images.decode(storage.read_bytes(item.uri)).pixels)
-        return
+def _seen(item: _Item, reach: Reach | None) -> Iterator[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
-        local = Path(folder) / f"clip{Path(item.key).suffix}"
+        local = Path(folder) / f"source{Path(item.key).suffix}"
         storage.download(item.uri, local)
-        for number, pixels in _frames(local, item.frames, item.step):
-            yield picture_row(f"{item.key}#{number}", pixels)
+        kind = medium(item.kind)
+        for number, window in _frames(kind.read(local, reach), item.frames, item.step):
+            yield picture_row(f"{item.key}#{number}" if kind.join else item.key, window)
 
 
-def _frames(local: Path, most: int, step: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """Every `step`th frame of a clip with its number, at most `most` of them (-1: all)."""
-    frames = (pixels for run in video.read_runs(local) for pixels in run.pixels)
-    return islice(islice(enumerate(frames), 0, None, step), None if most < 0 else most)
+def _frames(pieces: Iterator[Piece], most: int, step: int) -> Iterator[tuple[int, Window]]:
+    """Every `step`th frame of an item with its number and its window, at most `most` of them (-1: all)."""
+    frames = ((piece.window, k) for piece in pieces for k in range(len(piece.window.own)))
+    chosen = islice(islice(enumerate(frames), 0, None, step), None if most < 0 else most)
+    return ((number, window.at(k)) for number, (window, k) in chosen)
 
 
 @dataclass

@@ -14,10 +14,12 @@ import ray.data
 import torch
 from numpy.typing import NDArray
 
+from pipelines.media import Piece, packed, unpacked
 from pipelines.services import cluster
 from pipelines.services.models import ResolvedModel
 from pipelines.services.quarantine import Quarantine
 from spair_core import inference, weights
+from spair_core.footage import Window
 from spair_core.network import Spair
 
 
@@ -34,11 +36,10 @@ Measure = Callable[[NDArray[np.uint8], list[Look]], tuple[dict[str, Any], bytes]
 """Picture uint8 [H, W, 3] and what each model made of it -> plain values, and a panel as PNG or nothing."""
 
 
-def picture_row(key: str, pixels: NDArray[np.uint8] | None = None, error: str = "") -> dict[str, Any]:
-    """A picture uint8 [H, W, 3] on its way to the models, or why there is none."""
-    height, width = (0, 0) if pixels is None else pixels.shape[:2]
-    data = b"" if pixels is None else pixels.tobytes()
-    return {"key": key, "pixels": data, "height": height, "width": width, "error": error}
+def picture_row(key: str, window: Window | None = None, error: str = "") -> dict[str, Any]:
+    """A picture, or a frame with those around it, on its way to the models; or why there is none."""
+    columns = {"pixels": b"", "shape": [0], "around": b""} if window is None else packed(Piece(window, None))
+    return {"key": key, "error": error, **columns}
 
 
 def measured(
@@ -104,15 +105,16 @@ class _Contenders:
         answer = {"key": row["key"], "error": row["error"], "measured": "{}", "panel": b""}
         if row["error"]:
             return answer
-        pixels = np.frombuffer(row["pixels"], np.uint8).reshape(int(row["height"]), int(row["width"]), 3)
+        window = unpacked(row).window
         try:
             with self.quarantine.hold(row["key"]):
-                values, panel = self.measure(pixels, [self._look(model, pixels) for model in self.models])
+                looks = [self._look(model, window) for model in self.models]
+                values, panel = self.measure(window.pixels[window.own[0]], looks)
         except (RuntimeError, MemoryError) as error:
             return {**answer, "error": f"the models could not restore it: {error}"}
         return {**answer, "measured": json.dumps(values), "panel": panel}
 
-    def _look(self, model: Spair, pixels: NDArray[np.uint8]) -> Look:
+    def _look(self, model: Spair, window: Window) -> Look:
         started = time.monotonic()
-        result = inference.restore(model, pixels[None], tile=self.tile)
+        result = inference.restore_window(model, window, tile=self.tile)
         return Look(result.pixels[0], result.mask[0], time.monotonic() - started)

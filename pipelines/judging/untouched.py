@@ -14,6 +14,7 @@ from pipelines.judging.contenders import Look, measured, picture_row, sorted_out
 from pipelines.services import cluster, storage
 from pipelines.services.models import ResolvedModel
 from spair_core import images, metrics
+from spair_core.footage import Window
 from spair_core.images import PictureError
 
 CLEAN_CEILING = 60.0
@@ -87,7 +88,7 @@ def _target(row: dict[str, Any]) -> dict[str, Any]:
         return (
             picture_row(key, error=row["error"])
             if row["error"]
-            else picture_row(key, images.decode(row["target"]).pixels)
+            else picture_row(key, Window.alone(images.decode(row["target"]).pixels[None]))
         )
     except PictureError as error:
         return picture_row(key, error=str(error))

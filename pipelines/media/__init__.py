@@ -1,6 +1,20 @@
-"""What a bucket holds and can be restored: its kinds, and how clips are read and written.
+"""What a bucket holds and can be restored: one module and one entry a kind, behind one interface.
 
-Pictures are `spair_core.images`' own; `video` turns a clip into runs of frames and joins them again.
+`medium_of` gives the kind of an object by its name; a `Medium` reads it in pieces and writes them restored.
 """
 
-__all__ = ["kinds", "video"]
+from pipelines.media.catalogue import MEDIA, medium, medium_of
+from pipelines.media.medium import EncodeConfig, Encoding, Medium, MediumError, Piece, packed, unpacked
+
+__all__ = [
+    "MEDIA",
+    "EncodeConfig",
+    "Encoding",
+    "Medium",
+    "MediumError",
+    "Piece",
+    "medium",
+    "medium_of",
+    "packed",
+    "unpacked",
+]

@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import ray
 
-from pipelines.media.kinds import PICTURE
+from pipelines.media import medium
 from pipelines.restoration import manifest
 from pipelines.restoration.manifest import FAILED, IGNORED, REJECTED, RESTORED, Manifest, Verdict
 from pipelines.services import storage, tracking
 
 FLUSH_SECONDS = 5.0
 
-Join = Callable[[dict[str, Any], int, int], ray.ObjectRef]
-"""Item, number of its runs, rotation -> the output's digest, or why it could not be joined."""
+Join = Callable[[dict[str, Any], int], ray.ObjectRef]
+"""Item, number of its parts -> the output's digest, or why it could not be joined."""
 
 
 @dataclass
@@ -78,7 +78,7 @@ class Terms:
 
 @dataclass
 class _Open:
-    """A clip of which pieces have come in."""
+    """An item of which parts have come in."""
 
     parts: dict[int, dict[str, Any]] = field(default_factory=dict)
     total: int | None = None
@@ -110,7 +110,7 @@ class Ledger:
         if row["panel_png"] and self.panels < self.terms.panels:
             self._keep_panel(key, row["panel_png"])
         if key not in self.settled:
-            if row["error"] or row["kind"] == PICTURE:
+            if row["error"] or medium(row["kind"]).join is None:
                 self._settle(key, row)
             else:
                 self._take_part(key, row)
@@ -118,7 +118,7 @@ class Ledger:
         self._tick()
 
     def finish(self) -> None:
-        """Wait for the last clips; whatever has no verdict by then gets one."""
+        """Wait for the last items to be joined; whatever has no verdict by then gets one."""
         while self.joins:
             self._poll(timeout=2)
             self._tick()
@@ -130,15 +130,14 @@ class Ledger:
         self._tick(now=True)
 
     def _take_part(self, key: str, row: dict[str, Any]) -> None:
-        clip = self.open.setdefault(key, _Open())
-        clip.parts[int(row["part"])] = row
+        item = self.open.setdefault(key, _Open())
+        item.parts[int(row["part"])] = row
         if row["last"]:
-            clip.total = int(row["part"]) + 1
-        if clip.total == len(clip.parts):
+            item.total = int(row["part"]) + 1
+        if item.total == len(item.parts):
             del self.open[key]
-            totals = _totals(list(clip.parts.values()))
-            ref = self.join(self.items[key], clip.total, totals["rotation"])
-            self.joins[ref] = (key, totals)
+            ref = self.join(self.items[key], item.total)
+            self.joins[ref] = (key, _totals(list(item.parts.values())))
 
     def _poll(self, timeout: float) -> None:
         if not self.joins:
@@ -211,7 +210,7 @@ _NOTHING = {
 
 
 def _totals(parts: list[dict[str, Any]]) -> dict[str, Any]:
-    """A clip's row from those of its runs."""
+    """An item's row from those of its parts."""
     frames = sum(int(part["frames"]) for part in parts)
     last = max(parts, key=lambda part: int(part["part"]))
     return {
@@ -219,5 +218,4 @@ def _totals(parts: list[dict[str, Any]]) -> dict[str, Any]:
         "frames": frames,
         "model_seconds": sum(float(part["model_seconds"]) for part in parts),
         "degraded_share": sum(float(part["degraded_share"]) * int(part["frames"]) for part in parts) / frames,
-        "rotation": int(parts[0]["rotation"]),
     }

@@ -20,6 +20,8 @@ from pipelines.services.storage import StorageError
 
 FOLDER = "_spair"
 RESTORED, REJECTED, FAILED, IGNORED = "restored", "rejected", "failed", "ignored"
+OTHER = "other"
+"""The kind of what is no medium of ours; those have their own names."""
 VERDICTS = (RESTORED, REJECTED, FAILED, IGNORED)
 
 

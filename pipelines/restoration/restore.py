@@ -4,10 +4,10 @@
                       CPU tasks          actors with the        CPU tasks           journal on
                                          model                                      the driver
 
-A picture travels as one piece of work, a clip as runs of frames, so that memory is bounded and many
-actors can share a clip; its encoded runs wait under `_spair/staging` until all are there and are then
-joined. Every planned item ends in one verdict (see `manifest`). An error becomes part of the row it
-concerns and never stops the stream.
+A picture travels as one piece of work, a clip as runs of frames with those around them that its frames'
+references need, so that memory is bounded and many actors can share a clip; its encoded runs wait under
+`_spair/staging` until all are there and are then joined. Every planned item ends in one verdict (see
+`manifest`). An error becomes part of the row it concerns and never stops the stream.
 """
 
 from __future__ import annotations
@@ -18,29 +18,33 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
 import ray.data
 import torch
-from numpy.typing import NDArray
 
-from pipelines.media import video
-from pipelines.media.kinds import OTHER, PICTURE, kind_of
-from pipelines.media.video import ClipError, EncodeConfig, FrameRun
+from pipelines.media import (
+    EncodeConfig,
+    Encoding,
+    MediumError,
+    Piece,
+    medium,
+    medium_of,
+    packed,
+    unpacked,
+)
 from pipelines.restoration import manifest
 from pipelines.restoration.ledger import Ledger, Summary, Terms
-from pipelines.restoration.manifest import FAILED, IGNORED, REJECTED, RESTORED, Manifest, Verdict
+from pipelines.restoration.manifest import FAILED, IGNORED, OTHER, REJECTED, RESTORED, Manifest, Verdict
 from pipelines.services import cluster, models, storage, tracking
 from pipelines.services.models import ResolvedModel
 from pipelines.services.quarantine import Quarantine, QuarantinedError
 from pipelines.services.storage import StorageError, StoredObject
 from spair_core import images, inference, weights
-from spair_core.images import PictureError
+from spair_core.footage import Reach, Window
 from spair_core.panels import before_after
 
 SPARE = 3
@@ -131,15 +135,15 @@ def _plan(
     for number, item in enumerate(storage.list_objects(config.source)):
         if config.limit is not None and number >= config.limit:
             break
-        known, kind = book.get(item.key), kind_of(item.key)
+        known, kind = book.get(item.key), medium_of(item.key)
         if known is not None and known.settles(item.identity, model.digest, config.options):
             summary.already += 1
-        elif kind == OTHER:
+        elif kind is None:
             verdict = _verdict(item, OTHER, IGNORED, "neither a picture nor a clip by its ending")
             book.add(verdict)
             summary.verdicts.append(verdict)
         else:
-            todo.append({"key": item.key, "uri": item.uri, "identity": item.identity, "kind": kind})
+            todo.append({"key": item.key, "uri": item.uri, "identity": item.identity, "kind": kind.name})
     by_chance = sorted(todo, key=lambda item: hashlib.sha256(item["key"].encode()).digest())
     shown = {item["key"] for item in by_chance[: SPARE * config.panels]}
     return [{**item, "panel": item["key"] in shown} for item in todo], summary
@@ -165,8 +169,9 @@ def _stream(
     quarantine = Quarantine()
     stream = ray.data.from_items(todo, override_num_blocks=min(len(todo), cluster.BLOCKS))
     stream.context.target_max_block_size = cluster.BLOCK_BYTES
+    reach = Reach() if model.card.network.references else None
     results = (
-        stream.flat_map(_decode, fn_kwargs={"quarantine": quarantine}, num_cpus=task_cpus)
+        stream.flat_map(_decode, fn_kwargs={"reach": reach, "quarantine": quarantine}, num_cpus=task_cpus)
         .map(
             _Restorer,
             fn_constructor_kwargs={"model": model.data, "tile": config.tile, "quarantine": quarantine},
@@ -187,63 +192,39 @@ def _stream(
     ledger.finish()
 
 
-def _decode(item: dict[str, Any], quarantine: Quarantine) -> Iterator[dict[str, Any]]:
+def _decode(item: dict[str, Any], reach: Reach | None, quarantine: Quarantine) -> Iterator[dict[str, Any]]:
     """An item's pieces of work, or one that says why there are none (or no more)."""
     base = {**item, "part": 0, "last": True, "error": "", "verdict": RESTORED, "digest": ""}
     part = 0
     try:
         with quarantine.hold(f"decode {item['key']}"):
-            for piece in _pieces(item):
+            for piece in _pieces(item, reach):
                 yield {**base, **piece, "part": part}
                 part += 1
-    except (PictureError, ClipError) as error:
+    except MediumError as error:
         yield {**base, "part": part, "error": str(error), "verdict": REJECTED}
     except (QuarantinedError, StorageError, OSError, MemoryError) as error:
         yield {**base, "part": part, "error": str(error), "verdict": FAILED}
 
 
-def _pieces(item: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """What sets the pieces of an item apart: a picture is one, a clip is as many as it has runs of frames."""
-    if item["kind"] == PICTURE:
-        data = storage.read_bytes(item["uri"])
-        pixels = images.decode(data).pixels[None]
-        yield {**_packed(pixels), "source": data, "digest": hashlib.sha256(data).hexdigest()}
-        return
+def _pieces(item: dict[str, Any], reach: Reach | None) -> Iterator[dict[str, Any]]:
+    """What sets the pieces of an item apart; the last is known as such when there is none after it."""
     with tempfile.TemporaryDirectory() as folder:
         local, digest = _fetched(item, folder)
-        held: FrameRun | None = None
-        for frames in video.read_runs(local):
+        held: dict[str, Any] | None = None
+        for piece in medium(item["kind"]).read(local, reach):
             if held is not None:
-                yield {**_packed(held.pixels), **_timing(held), "last": False}
-            held = frames
+                yield {**held, "last": False}
+            held = packed(piece)
         if held is not None:
-            yield {**_packed(held.pixels), **_timing(held), "digest": digest}
+            yield {**held, "digest": digest}
 
 
 def _fetched(item: dict[str, Any], folder: str) -> tuple[Path, str]:
-    local = Path(folder) / f"clip{posixpath.splitext(item['key'])[1]}"
+    local = Path(folder) / f"source{posixpath.splitext(item['key'])[1]}"
     storage.download(item["uri"], local)
     with local.open("rb") as file:
         return local, hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _packed(pixels: NDArray[np.uint8]) -> dict[str, Any]:
-    return {"pixels": pixels.tobytes(), "shape": list(pixels.shape)}
-
-
-def _unpacked(row: dict[str, Any], name: str = "pixels") -> NDArray[np.uint8]:
-    return np.frombuffer(row[name], np.uint8).reshape([int(side) for side in row["shape"]])
-
-
-def _timing(run: FrameRun) -> dict[str, Any]:
-    form = run.format
-    return {
-        "pts": list(run.pts),
-        "codec": form.codec,
-        "ratios": [n for r in (form.time_base, form.rate, form.aspect) for n in (r.numerator, r.denominator)],
-        "rotation": form.rotation,
-        "colour": [form.bt709, form.full_range],
-    }
 
 
 class _Restorer:
@@ -267,17 +248,18 @@ class _Restorer:
             return {**row, "error": f"the model could not restore it: {error}", "verdict": FAILED}
 
     def _restored(self, row: dict[str, Any]) -> dict[str, Any]:
-        before = _unpacked(row)
+        piece = unpacked(row)
         started = time.monotonic()
-        pieces = [inference.restore(self.model, frame[None], tile=self.tile) for frame in before]
+        restored = inference.restore_window(self.model, piece.window, tile=self.tile)
         seconds = time.monotonic() - started
         panel = b""
         if row["panel"] and row["part"] == 0:
-            panel = images.encode_png(before_after(before[0], pieces[0].pixels[0], pieces[0].mask[0]))
+            before = piece.window.pixels[piece.window.own[0]]
+            panel = images.encode_png(before_after(before, restored.pixels[0], restored.mask[0]))
         return {
-            "pixels": b"".join(piece.pixels.tobytes() for piece in pieces),
+            **packed(Piece(Window.alone(restored.pixels), piece.state)),
             "model_seconds": seconds,
-            "degraded_share": float(np.mean([piece.mask.mean() for piece in pieces])),
+            "degraded_share": float(restored.mask.mean()),
             "panel_png": panel,
         }
 
@@ -286,53 +268,46 @@ def _encode(row: dict[str, Any], config: RestoreConfig, quarantine: Quarantine) 
     """Write what a piece of work gave; what is left is small and goes to the ledger."""
     slim = {k: row[k] for k in ("key", "kind", "part", "last", "error", "verdict", "digest")}
     slim |= {k: row[k] for k in ("model_seconds", "degraded_share", "panel_png")}
-    slim |= {"height": 0, "width": 0, "frames": 0, "rotation": 0, "output_digest": ""}
+    slim |= {"height": 0, "width": 0, "frames": 0, "output_digest": ""}
     if row["error"]:
         return slim
-    pixels = _unpacked(row)
-    slim |= {"frames": pixels.shape[0], "height": pixels.shape[1], "width": pixels.shape[2]}
+    piece = unpacked(row)
+    frames, height, width = piece.window.pixels.shape[:3]
+    slim |= {"frames": frames, "height": height, "width": width}
     try:
         with quarantine.hold(f"encode {row['key']} {row['part']}"):
-            return {**slim, **_written(row, pixels, config)}
+            return {**slim, "output_digest": _written(row, piece, config)}
     except (QuarantinedError, StorageError, OSError, ValueError) as error:
         return {**slim, "error": f"could not be written: {error}", "verdict": FAILED}
 
 
-def _written(row: dict[str, Any], pixels: NDArray[np.uint8], config: RestoreConfig) -> dict[str, Any]:
-    """Write a restored picture, or a run of frames as a segment of its clip."""
-    if row["kind"] == PICTURE:
-        picture = images.decode(row["source"]).with_pixels(pixels[0])
-        data = images.encode(picture, quality=config.quality)
-        storage.write_bytes(storage.join(config.destination, row["key"]), data)
-        return {"output_digest": hashlib.sha256(data).hexdigest()}
-    run = FrameRun(pixels, tuple(int(stamp) for stamp in row["pts"]), _clip_format(row))
-    storage.write_bytes(_segment(config, row["key"], int(row["part"])), video.encode_run(run, config.encode))
-    return {"rotation": int(row["rotation"])}
+def _written(row: dict[str, Any], piece: Piece, config: RestoreConfig) -> str:
+    """Write the item, or a part of it that is yet to be joined; the digest of what was written."""
+    kind = medium(row["kind"])
+    data = kind.write(piece.state, piece.window.pixels, Encoding(config.quality, config.encode))
+    whole = storage.join(config.destination, row["key"])
+    storage.write_bytes(_part(config, row["key"], int(row["part"])) if kind.join else whole, data)
+    return hashlib.sha256(data).hexdigest()
 
 
-def _clip_format(row: dict[str, Any]) -> video.ClipFormat:
-    numbers = [int(number) for number in row["ratios"]]
-    time_base, rate, aspect = (Fraction(*numbers[i : i + 2]) for i in (0, 2, 4))
-    bt709, full_range = (bool(flag) for flag in row["colour"])
-    return video.ClipFormat(row["codec"], time_base, rate, aspect, int(row["rotation"]), bt709, full_range)
-
-
-def _segment(config: RestoreConfig, key: str, part: int) -> str:
+def _part(config: RestoreConfig, key: str, part: int) -> str:
     name = hashlib.sha256(key.encode()).hexdigest()[:32]
-    return storage.join(_staging(config), name, f"{part:06d}.nut")
+    return storage.join(_staging(config), name, f"{part:06d}")
 
 
 @ray.remote(num_cpus=0.5, max_retries=2)
-def _join(config: RestoreConfig, item: dict[str, Any], parts: int, rotation: int) -> tuple[str, str]:
-    """Join a clip's segments and write it; the output's digest, or why that failed."""
+def _join(config: RestoreConfig, item: dict[str, Any], parts: int) -> tuple[str, str]:
+    """Join an item's parts and write it; the output's digest, or why that failed."""
     try:
         with tempfile.TemporaryDirectory() as folder:
             local, _ = _fetched(item, folder)
             target = Path(folder) / f"restored{local.suffix}"
-            segments = (storage.read_bytes(_segment(config, item["key"], part)) for part in range(parts))
-            video.join(segments, local, target, rotation)
+            data = (storage.read_bytes(_part(config, item["key"], part)) for part in range(parts))
+            join = medium(item["kind"]).join
+            assert join is not None
+            join(data, local, target)
             storage.upload(target, storage.join(config.destination, item["key"]))
             with target.open("rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest(), ""
-    except (ClipError, StorageError, OSError) as error:
+    except (MediumError, StorageError, OSError) as error:
         return "", f"could not be joined: {error}"

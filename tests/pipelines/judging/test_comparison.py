@@ -12,7 +12,7 @@ from pipelines.judging.comparison import CompareConfig
 from pipelines.services import models, storage
 from spair_core import images, inference, weights
 from spair_core.images import encode_png
-from tests.pipelines.media.test_video import make_clip
+from tests.pipelines.media.test_clips import make_clip
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import pytest
 from pipelines.judging import comparison, contenders
 from pipelines.judging.contenders import Look, picture_row
 from pipelines.services.quarantine import Quarantine
+from spair_core.footage import Window
 
 
 def shares(pixels, looks):
@@ -17,12 +18,12 @@ def shares(pixels, looks):
 @pytest.mark.cluster
 def test_a_picture_that_fails_costs_only_itself(cluster, tiny_weights, photos):
     actor = contenders._Contenders([tiny_weights, tiny_weights], shares, 1024, Quarantine())
-    row = picture_row("a", photos[0][:40, :40])
+    row = picture_row("a", Window.alone(photos[0][None, :40, :40]))
     good = actor(row)
     assert good["error"] == ""
     assert len(json.loads(good["measured"])["shares"]) == 2
     assert actor(picture_row("b", error="cut short"))["error"] == "cut short"
-    actor.models[1].forward = lambda *_: (_ for _ in ()).throw(RuntimeError("out of memory"))
+    actor.models[1].forward = lambda *_, **__: (_ for _ in ()).throw(RuntimeError("out of memory"))
     failed = actor(row)
     assert "out of memory" in failed["error"]
     assert failed["measured"] == "{}"

@@ -5,21 +5,27 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
+import av
 import mlflow
 import numpy as np
 import pytest
+import torch
 
+from pipelines.media import Piece, packed, unpacked
 from pipelines.restoration import restore
 from pipelines.restoration.manifest import FAILED, IGNORED, REJECTED, RESTORED, Manifest
 from pipelines.restoration.restore import RestoreConfig
 from pipelines.services import models, storage
 from pipelines.services.quarantine import Quarantine
-from spair_core import images
+from spair_core import images, inference, weights
+from spair_core.footage import Reach, Window, windows
 from spair_core.images import encode_png
-from tests.pipelines.media.test_video import make_clip, sound, times
+from spair_core.network import Spair
+from tests.pipelines.media.test_clips import make_clip, sound, times
 
 PROJECT = Path(__file__).resolve().parents[3]
 
@@ -90,6 +96,28 @@ def test_everything_gets_a_verdict_and_nothing_is_done_twice(
     assert again.count(RESTORED) == 0
 
 
+def test_a_clip_gives_the_same_frames_in_runs_as_whole(tiny_config, photos, tmp_path):
+    torch.manual_seed(0)
+    card = weights.ModelCard(replace(tiny_config, references=True), "rain", 0.05)
+    data = weights.save(Spair(card.network), card)
+    frames = [np.roll(photos[0][:48, :64], 2 * k, axis=1) for k in range(80)]
+    clip = make_clip(tmp_path / "clip.mp4", frames)
+    item = {"key": "clip.mp4", "uri": str(clip), "kind": "clip", "panel": False}
+    quarantine = Quarantine()
+    rows = list(restore._decode(item, Reach(), quarantine))
+    actor = restore._Restorer(data, tile=1024, quarantine=quarantine)
+    restored = np.concatenate([unpacked(actor(row)).window.pixels for row in rows])
+
+    with av.open(str(clip)) as container:
+        stream = [(f.to_ndarray(format="rgb24"), float(f.time)) for f in container.decode(video=0)]
+    (whole,) = windows(iter(stream), 1000, Reach())
+    expected = inference.restore_window(weights.load(data)[0], whole).pixels
+    assert [row["last"] for row in rows] == [False, False, True]
+    assert restored.shape == (80, 48, 64, 3)
+    assert (restored == expected).all()
+    assert (restored != inference.restore(weights.load(data)[0], whole.pixels).pixels).any()
+
+
 @pytest.mark.cluster
 def test_a_model_that_fails_costs_only_its_item(cluster, tiny_weights, photos):
     actor = restore._Restorer(tiny_weights, tile=1024, quarantine=Quarantine())
@@ -99,10 +127,10 @@ def test_a_model_that_fails_costs_only_its_item(cluster, tiny_weights, photos):
         "panel": True,
         "part": 0,
         "verdict": RESTORED,
-        **restore._packed(photos[0][None, :40, :40]),
+        **packed(Piece(Window.alone(photos[0][None, :40, :40]), None)),
     }
     assert not actor(row)["error"]
-    actor.model.forward = lambda *_: (_ for _ in ()).throw(RuntimeError("out of memory"))
+    actor.model.forward = lambda *_, **__: (_ for _ in ()).throw(RuntimeError("out of memory"))
     failed = actor(row)
     assert (failed["verdict"], failed["panel_png"]) == (FAILED, b"")
     assert "out of memory" in failed["error"]
@@ -169,10 +197,10 @@ def test_what_kills_its_process_costs_only_itself(cluster, footage, photos, mlfl
     def die(*_):
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def poisoned(item, quarantine):
+    def poisoned(item, reach, quarantine):
         deadly = item["key"] == "poison.png"
         with mock.patch.object(images, "decode", die if deadly else images.decode):
-            yield from decode(item, quarantine)
+            yield from decode(item, reach, quarantine)
 
     class TooHeavy(restore._Restorer):
         def _restored(self, row):

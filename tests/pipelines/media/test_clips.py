@@ -6,8 +6,9 @@ import av
 import numpy as np
 import pytest
 
-from pipelines.media import video
-from pipelines.media.video import ClipError, EncodeConfig
+from pipelines.media import EncodeConfig, Encoding, clips
+from pipelines.media.clips import ClipError
+from spair_core.footage import Reach
 
 
 def make_clip(path: Path, frames, *, stamps=None, rate=25, sound=False, pix_fmt="yuv420p", rotation=0):
@@ -57,9 +58,9 @@ def sound(path):
 
 
 def rebuilt(source, target):
-    runs = list(video.read_runs(source))
-    segments = [video.encode_run(run, EncodeConfig(crf=10)) for run in runs]
-    video.join(segments, source, target, runs[0].format.rotation)
+    runs = list(clips.read(source, None))
+    encoding = Encoding(clips=EncodeConfig(crf=10))
+    clips.join((clips.write(run.state, run.window.pixels, encoding) for run in runs), source, target)
     return runs
 
 
@@ -67,7 +68,7 @@ def rebuilt(source, target):
 def test_frames_times_and_sound_are_kept(tmp_path, frames, suffix):
     source, target = make_clip(tmp_path / f"in{suffix}", frames, sound=True), tmp_path / f"out{suffix}"
     runs = rebuilt(source, target)
-    assert [run.pixels.shape[0] for run in runs] == [32, 8]
+    assert [run.window.pixels.shape[0] for run in runs] == [32, 8]
     assert times(target) == times(source)
     if suffix == ".avi":  # its packets have no borders of their own
         assert b"".join(data for _, data in sound(target)) == b"".join(data for _, data in sound(source))
@@ -75,7 +76,7 @@ def test_frames_times_and_sound_are_kept(tmp_path, frames, suffix):
         assert sound(target) == sound(source)
     with av.open(str(target)) as clip:
         shown = [frame.to_ndarray(format="rgb24") for frame in clip.decode(video=0)]
-    before = np.concatenate([run.pixels for run in runs]).astype(float)
+    before = np.concatenate([run.window.pixels for run in runs]).astype(float)
     assert np.abs(np.stack(shown) - before).mean() < 4
 
 
@@ -96,7 +97,7 @@ def test_odd_sides_webm_and_rotation(tmp_path, photos):
         assert (frame.width, frame.height, frame.rotation) == (
             47,
             33,
-            next(video.read_runs(source)).format.rotation,
+            next(clips.read(source, None)).state.format.rotation,
         )
     source = make_clip(tmp_path / "in.webm", [photos[0][:32, :48]] * 5)
     rebuilt(source, tmp_path / "out.webm")
@@ -108,21 +109,21 @@ def test_colours_do_not_drift(tmp_path, photos):
     source, target = make_clip(tmp_path / "in.mp4", flat), tmp_path / "out.mp4"
     (run,) = rebuilt(source, target)
     with av.open(str(target)) as clip:
-        again = next(video.read_runs(target)).pixels
+        again = next(clips.read(target, None)).window.pixels
         assert len(clip.streams.video) == 1
-    assert np.abs(again.astype(int) - run.pixels).max() <= 3
+    assert np.abs(again.astype(int) - run.window.pixels).max() <= 3
 
 
 def test_what_is_no_clip(tmp_path, frames):
     (tmp_path / "text.mp4").write_text("no clip at all" * 99)
     with pytest.raises(ClipError, match="not a clip"):
-        list(video.read_runs(tmp_path / "text.mp4"))
+        list(clips.read(tmp_path / "text.mp4", None))
     whole = make_clip(tmp_path / "in.mp4", frames).read_bytes()
     (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])  # its index stood at the end
     with pytest.raises(ClipError, match="not a clip"):
-        list(video.read_runs(tmp_path / "cut.mp4"))
+        list(clips.read(tmp_path / "cut.mp4", None))
     with pytest.raises(ClipError, match="over the limit"):
-        list(video.read_runs(tmp_path / "in.mp4", max_pixels=1000))
+        list(clips.read(tmp_path / "in.mp4", None, max_pixels=1000))
     only_sound = tmp_path / "sound.mp4"
     with av.open(str(only_sound), "w") as out:
         stream = out.add_stream("aac", rate=16000)
@@ -131,7 +132,7 @@ def test_what_is_no_clip(tmp_path, frames):
         out.mux(stream.encode(tone))
         out.mux(stream.encode())
     with pytest.raises(ClipError, match="no video"):
-        list(video.read_runs(only_sound))
+        list(clips.read(only_sound, None))
 
 
 @pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
@@ -153,10 +154,20 @@ def test_a_clip_that_ends_early_says_where(tmp_path, frames, suffix):
     cut = tmp_path / f"cut{suffix}"
     cut.write_bytes(data[: int(0.4 * len(data))])
     with pytest.raises(ClipError, match=r"cut short|damaged after"):
-        list(video.read_runs(cut))
+        list(clips.read(cut, None))
 
 
 def test_a_segment_holds_the_frames_of_its_run(frames, tmp_path):
-    run = next(video.read_runs(make_clip(tmp_path / "in.mp4", frames)))
-    with av.open(io.BytesIO(video.encode_run(run, EncodeConfig()))) as segment:
-        assert len(list(segment.decode(video=0))) == len(run.pts) == 32
+    run = next(clips.read(make_clip(tmp_path / "in.mp4", frames), None))
+    with av.open(io.BytesIO(clips.write(run.state, run.window.pixels, Encoding()))) as segment:
+        assert len(list(segment.decode(video=0))) == len(run.state.pts) == 32
+
+
+def test_runs_carry_what_their_frames_references_need(frames, tmp_path):
+    path = make_clip(tmp_path / "in.mp4", frames)
+    bare, reaching = (list(clips.read(path, reach)) for reach in (None, Reach()))
+    for run, wide in zip(bare, reaching, strict=True):
+        assert wide.state == run.state
+        assert (wide.window.pixels[list(wide.window.own)] == run.window.pixels).all()
+        assert all(wide.window.neighbours)
+    assert len(reaching[0].window.pixels) > 32

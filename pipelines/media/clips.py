@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import heapq
 import io
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,15 +26,13 @@ from av.error import FFmpegError
 from av.video.reformatter import ColorRange, Colorspace
 from numpy.typing import NDArray
 
-SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm"})
-"""File name endings of clips; the result has the same container."""
-
-CODECS = {".webm": "libvpx-vp9", ".avi": "mpeg4"}
-"""What is not H.264: WebM must be VP9, and an AVI, which has no time stamps, delays H.264 when played."""
+from pipelines.media.containers import CONTAINERS, container_of
+from pipelines.media.medium import EncodeConfig, Encoding, Medium, MediumError, Piece
+from spair_core.footage import Reach, windows
 
 RUN_FRAMES = 32
 RUN_BYTES = 32 << 20
-"""A run of frames ends at whichever comes first, which bounds memory whatever the clip."""
+"""A run has so many frames, or so many bytes of them where that is less: memory is bounded."""
 
 MAX_PIXELS = 8192 * 4608
 SEGMENT_FORMAT = "nut"  # keeps any time base exactly
@@ -41,7 +40,7 @@ BT709 = 1
 FULL_RANGE = 2
 
 
-class ClipError(ValueError):
+class ClipError(MediumError):
     """These bytes are not a clip that can be restored; the message says why."""
 
 
@@ -59,26 +58,15 @@ class ClipFormat:
 
 
 @dataclass(frozen=True)
-class FrameRun:
-    """Consecutive frames: `pixels` uint8 [k, H, W, 3] and their time stamps `pts` [k] in time bases."""
+class Timed:
+    """What encoding a run takes beside its pixels: its frames' time stamps in time bases, and the format."""
 
-    pixels: NDArray[np.uint8]
     pts: tuple[int, ...]
     format: ClipFormat
 
 
-@dataclass(frozen=True)
-class EncodeConfig:
-    """How clips are encoded."""
-
-    crf: int = 18
-    """Quality of the encoded video: 0 is lossless, 18 looks it, 28 is small."""
-    preset: str = "veryfast"
-    """x264's preset: faster ones give larger files."""
-
-
-def read_runs(path: Path, *, max_pixels: int = MAX_PIXELS) -> Iterator[FrameRun]:
-    """The frames of a local clip, in runs.
+def read(path: Path, reach: Reach | None, *, max_pixels: int = MAX_PIXELS) -> Iterator[Piece]:
+    """The frames of a local clip, in runs with the frames around them within reach.
 
     Raises ClipError: no clip, no video in it, too large, damaged, or cut short (and after which frame).
     """
@@ -91,26 +79,28 @@ def read_runs(path: Path, *, max_pixels: int = MAX_PIXELS) -> Iterator[FrameRun]
                 f"frames of {stream.codec_context.width}x{stream.codec_context.height} are over the limit"
             )
         stream.thread_type = "AUTO"
-        yield from _gathered(container, path)
+        stamped = _stamped(container)
+        first, stamp = next(stamped)
+        format = _format(container, first, path.suffix)
+        pts: deque[int] = deque()
+        frames = _decoded(chain([(first, stamp)], stamped), format, pts)
+        run = max(1, min(RUN_FRAMES, -(-RUN_BYTES // (3 * first.width * first.height))))
+        for window in windows(frames, run, reach):
+            yield Piece(window, Timed(tuple(pts.popleft() for _ in window.own), format))
 
 
-def _gathered(container: InputContainer, path: Path) -> Iterator[FrameRun]:
-    frames: list[NDArray[np.uint8]] = []
-    pts: list[int] = []
-    format: ClipFormat | None = None
-    for frame, stamp in _stamped(container):
-        if format is None:
-            format = _format(container, frame, path.suffix.lower())
+def _decoded(
+    stamped: Iterable[tuple[av.VideoFrame, int]], format: ClipFormat, pts: deque[int]
+) -> Iterator[tuple[NDArray[np.uint8], float]]:
+    """Frames uint8 [H, W, 3] with their times in seconds; their time stamps are added to `pts`."""
+    size: tuple[int, ...] | None = None
+    for frame, stamp in stamped:
         pixels = _to_rgb(frame, format)
-        if frames and pixels.shape != frames[0].shape:
-            raise ClipError(f"the frame size changes from {frames[0].shape[1::-1]} to {pixels.shape[1::-1]}")
-        frames.append(pixels)
+        size = size or pixels.shape
+        if pixels.shape != size:
+            raise ClipError(f"the frame size changes from {size[1::-1]} to {pixels.shape[1::-1]}")
         pts.append(stamp)
-        if len(frames) == RUN_FRAMES or len(frames) * pixels.nbytes >= RUN_BYTES:
-            yield FrameRun(np.stack(frames), tuple(pts), format)
-            frames, pts = [], []
-    if frames and format is not None:
-        yield FrameRun(np.stack(frames), tuple(pts), format)
+        yield pixels, float(stamp * format.time_base)
 
 
 def _stamped(container: InputContainer) -> Iterator[tuple[av.VideoFrame, int]]:
@@ -136,7 +126,7 @@ def _stamped(container: InputContainer) -> Iterator[tuple[av.VideoFrame, int]]:
 
 
 def _check_complete(container: InputContainer, count: int, end: float) -> None:
-    # Only the index of an MP4 or MOV is a promise; an AVI's counts empty frames too.
+    # By what the file is and not by its name: an AVI's index, whatever it is called, counts empty frames too.
     promised = container.streams.video[0].frames if "mp4" in container.format.name else 0
     if count == 0:
         raise ClipError("no frame of it can be decoded")
@@ -151,7 +141,7 @@ def _check_complete(container: InputContainer, count: int, end: float) -> None:
 def _format(container: InputContainer, frame: av.VideoFrame, suffix: str) -> ClipFormat:
     stream = container.streams.video[0]
     return ClipFormat(
-        codec=CODECS.get(suffix, "libx264"),
+        codec=container_of(suffix).codec,
         time_base=stream.time_base or Fraction(1, 90000),
         rate=stream.average_rate or stream.guessed_rate or Fraction(25),
         aspect=stream.sample_aspect_ratio or Fraction(0, 1),
@@ -179,13 +169,13 @@ def _color_range(format: ClipFormat) -> ColorRange:
     return ColorRange.JPEG if format.full_range else ColorRange.MPEG
 
 
-def encode_run(run: FrameRun, config: EncodeConfig) -> bytes:
-    """A run as a video segment on its own, for `join`."""
-    format = run.format
+def write(state: Timed, pixels: NDArray[np.uint8], encoding: Encoding) -> bytes:
+    """A run's frames as a video segment on its own, for `join`."""
+    format = state.format
     stream_bytes = io.BytesIO()
     with av.open(stream_bytes, "w", format=SEGMENT_FORMAT) as container:
         stream: Any = container.add_stream(format.codec, rate=format.rate)
-        height, width = run.pixels.shape[1:3]
+        height, width = pixels.shape[1:3]
         # For H.264 and VP9, chroma at half resolution needs even sides.
         even = height % 2 == width % 2 == 0
         stream.pix_fmt = "yuv420p" if even or format.codec == "mpeg4" else "yuv444p"
@@ -193,12 +183,12 @@ def encode_run(run: FrameRun, config: EncodeConfig) -> bytes:
         context = stream.codec_context
         context.time_base, context.max_b_frames, context.thread_count = format.time_base, 0, 1
         context.sample_aspect_ratio = format.aspect
-        context.options = _options(format.codec, config)
+        context.options = _options(format.codec, encoding.clips)
         if format.bt709:
             context.colorspace = context.color_primaries = context.color_trc = BT709
         context.color_range = FULL_RANGE if format.full_range else 1
-        for pixels, stamp in zip(run.pixels, run.pts, strict=True):
-            container.mux(stream.encode(_to_frame(pixels, stamp, format, stream.pix_fmt)))
+        for frame, stamp in zip(pixels, state.pts, strict=True):
+            container.mux(stream.encode(_to_frame(frame, stamp, format, stream.pix_fmt)))
         container.mux(stream.encode())
     return stream_bytes.getvalue()
 
@@ -230,15 +220,16 @@ def _to_frame(pixels: NDArray[np.uint8], stamp: int, format: ClipFormat, pix_fmt
     return frame
 
 
-def join(segments: Iterable[bytes], source: Path, target: Path, rotation: int) -> None:
+def join(segments: Iterable[bytes], source: Path, target: Path) -> None:
     """Write a clip to `target`: the segments' video, and all else of `source` as it is.
 
     Raises ClipError where the source's sound cannot be read or the container cannot hold it.
     """
+    options = dict(container_of(target.suffix).options)
     try:
-        with _opened(source) as original, av.open(str(target), "w", options=_mux_options(target)) as out:
+        with _opened(source) as original, av.open(str(target), "w", options=options) as out:
             out.metadata.update(original.metadata)
-            _mux_all(segments, original, out, rotation)
+            _mux_all(segments, original, out, _rotation(source))
             chapters = original.chapters()
             if chapters:
                 out.set_chapters(chapters)
@@ -246,9 +237,9 @@ def join(segments: Iterable[bytes], source: Path, target: Path, rotation: int) -
         raise ClipError(f"its streams cannot be joined as {target.suffix}: {error}") from error
 
 
-def _mux_options(target: Path) -> dict[str, str]:
-    # The index in front, so that a clip plays while it downloads.
-    return {"movflags": "+faststart"} if target.suffix.lower() in (".mp4", ".m4v", ".mov") else {}
+def _rotation(source: Path) -> int:
+    with _opened(source) as container:
+        return next(container.decode(video=0)).rotation
 
 
 def _mux_all(
@@ -312,3 +303,6 @@ def _opened(path: Path) -> Iterator[InputContainer]:
         ) from error
     with container:
         yield container
+
+
+CLIP = Medium("clip", frozenset().union(*(one.suffixes for one in CONTAINERS)), read, write, join)

@@ -1,0 +1,82 @@
+"""What a kind of medium is to all that restores it and looks at it."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spair_core.footage import Reach, Window
+
+
+class MediumError(ValueError):
+    """These bytes are not what their name says, or cannot be restored; the message says why."""
+
+
+@dataclass(frozen=True)
+class EncodeConfig:
+    """How clips are encoded."""
+
+    crf: int = 18
+    """Quality of the encoded video: 0 is lossless, 18 looks it, 28 is small."""
+    preset: str = "veryfast"
+    """x264's preset: faster ones give larger files."""
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How what was restored is written: `quality` (1 to 100) of JPEG and lossy WebP, and that of clips."""
+
+    quality: int = 95
+    clips: EncodeConfig = field(default_factory=EncodeConfig)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of work: frames to restore, and the `state` that writing them takes beside their pixels."""
+
+    window: Window
+    state: Any
+
+
+@dataclass(frozen=True)
+class Medium:
+    """One kind of thing that a bucket holds. A module of this room has one, `catalogue.MEDIA` all.
+
+    All three raise MediumError where the bytes, or the container that they must go into, are not up to it.
+    """
+
+    name: str
+    """The kind in manifests."""
+    suffixes: frozenset[str]
+    """Endings of names, in lower case with their dot; what is restored keeps its name."""
+    read: Callable[[Path, Reach | None], Iterator[Piece]]
+    """A local file -> its pieces in order, each with the frames around it that the reach asks for."""
+    write: Callable[[Any, NDArray[np.uint8], Encoding], bytes]
+    """A piece's state and its restored frames uint8 [k, H, W, 3] -> that part of the result."""
+    join: Callable[[Iterable[bytes], Path, Path], None] | None = None
+    """Parts in order, the source and the file to write; None where what is read is one piece, whose part is
+    the file."""
+
+
+def packed(piece: Piece) -> dict[str, Any]:
+    """A piece as columns of a row."""
+    window = piece.window
+    around = (window.own, window.neighbours, window.beats, piece.state)
+    return {
+        "pixels": window.pixels.tobytes(),
+        "shape": list(window.pixels.shape),
+        "around": pickle.dumps(around),
+    }
+
+
+def unpacked(row: dict[str, Any]) -> Piece:
+    """The piece of such a row."""
+    pixels = np.frombuffer(row["pixels"], np.uint8).reshape([int(side) for side in row["shape"]])
+    own, neighbours, beats, state = pickle.loads(row["around"])
+    return Piece(Window(pixels, own, neighbours, beats), state)

@@ -1,0 +1,32 @@
+"""Pictures: one piece each, written in the format that they came in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.media.medium import Encoding, Medium, MediumError, Piece
+from spair_core import images
+from spair_core.footage import Reach, Window
+from spair_core.images import Picture, PictureError
+
+
+def read(path: Path, reach: Reach | None) -> Iterator[Piece]:
+    """The picture, which knows nothing of others. Raises MediumError."""
+    try:
+        picture = images.decode(path.read_bytes())
+    except PictureError as error:
+        raise MediumError(str(error)) from error
+    yield Piece(Window.alone(picture.pixels[None]), replace(picture, pixels=picture.pixels[:0]))
+
+
+def write(state: Picture, pixels: NDArray[np.uint8], encoding: Encoding) -> bytes:
+    """The file, with the profile, the alpha and the like that the picture had."""
+    return images.encode(replace(state, pixels=pixels[0]), quality=encoding.quality)
+
+
+PICTURE = Medium("picture", images.SUFFIXES, read, write)

@@ -1,0 +1,93 @@
+"""What every kind of medium promises; a new entry, or a new ending of one, is tested by being there."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipelines.media import MEDIA, Encoding, MediumError, medium, medium_of, packed, unpacked
+from pipelines.media.containers import CONTAINERS, container_of
+from spair_core.footage import Reach
+from tests.pipelines.media.test_clips import make_clip
+
+ENDINGS = [(one, suffix) for one in MEDIA for suffix in sorted(one.suffixes)]
+
+
+@pytest.fixture(params=ENDINGS, ids=lambda entry: entry[1])
+def entry(request):
+    return request.param
+
+
+@pytest.fixture
+def sample(entry, tmp_path, photos):
+    """A file of that ending, with frames 48x32, and the first of them."""
+    one, suffix = entry
+    path = tmp_path / f"source{suffix}"
+    if one.join:
+        frames = [np.roll(photos[0][:32, :48], k, axis=1) for k in range(40)]
+        return make_clip(path, frames), frames
+    image = Image.fromarray(photos[0][:32, :48])
+    stream = io.BytesIO()
+    image.save(stream, Image.registered_extensions()[suffix])
+    path.write_bytes(stream.getvalue())
+    return path, [photos[0][:32, :48]]
+
+
+def test_what_is_read_is_written_again(entry, sample, tmp_path):
+    (one, suffix), (source, frames) = entry, sample
+    pieces = list(one.read(source, None))
+    parts = [one.write(piece.state, piece.window.pixels, Encoding()) for piece in pieces]
+    target = tmp_path / f"target{suffix}"
+    if one.join:
+        one.join(iter(parts), source, target)
+    else:
+        (whole,) = parts
+        target.write_bytes(whole)
+    again = np.concatenate([piece.window.pixels for piece in one.read(target, None)])
+    before = np.concatenate([piece.window.pixels for piece in pieces])
+    assert again.shape == before.shape == (len(frames), 32, 48, 3)
+    assert np.abs(again.astype(float) - before).mean() < 4
+
+
+def test_a_reach_changes_nothing_of_what_is_restored(entry, sample):
+    (one, _), (source, _) = entry, sample
+    for bare, wide in zip(one.read(source, None), one.read(source, Reach()), strict=True):
+        assert (wide.window.pixels[list(wide.window.own)] == bare.window.pixels).all()
+
+
+def test_pieces_travel_as_columns(entry, sample):
+    (one, _), (source, _) = entry, sample
+    for piece in one.read(source, Reach()):
+        again = unpacked(packed(piece))
+        assert (again.window.pixels == piece.window.pixels).all()
+        assert (again.window.own, again.window.neighbours) == (piece.window.own, piece.window.neighbours)
+        pixels = piece.window.pixels[list(piece.window.own)]
+        assert one.write(again.state, pixels, Encoding()) == one.write(piece.state, pixels, Encoding())
+
+
+def test_what_is_not_what_it_says_is_told(entry, tmp_path):
+    one, suffix = entry
+    for name, data in (("empty", b""), ("text", b"neither this nor that " * 99)):
+        path = tmp_path / f"{name}{suffix}"
+        path.write_bytes(data)
+        with pytest.raises(MediumError):
+            list(one.read(path, None))
+
+
+def test_kinds_follow_the_name():
+    assert [medium_of(key) for key in ("a/B.JPG", "x.MP4", "y.txt", "z")] == [
+        medium("picture"),
+        medium("clip"),
+        None,
+        None,
+    ]
+    with pytest.raises(KeyError):
+        medium("sculpture")
+
+
+def test_an_ending_is_entered_once():
+    endings = [suffix for one in MEDIA for suffix in one.suffixes]
+    assert len(endings) == len(set(endings))
+    assert sum(len(one.suffixes) for one in CONTAINERS) == len(medium("clip").suffixes)
+    assert container_of(".MKV") is container_of(".mkv")
