@@ -44,7 +44,8 @@ class LearningConfig:
     joint_bce: float = 0.1
     """Weight of Net_L's loss in the joint phase."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Type of the products in a step; weights, losses and statistics stay float32. `bfloat16` is for GPUs."""
+    """Type of the products in a step; weights, losses and statistics stay float32. `bfloat16` trains nearly
+    twice as fast on GPUs and on CPUs that have it (avx512_bf16, amx)."""
 
     def rate(self, epoch: float, epochs: int) -> float:
         """The learning rate at a (fractional) epoch of a phase of `epochs`."""

@@ -27,7 +27,7 @@ MOST_MODULES = 9
 ROOMS: dict[str, set[str]] = {
     "pipelines.services": set(),
     "pipelines.media": set(),
-    "pipelines.data": {"pipelines.services"},
+    "pipelines.data": {"pipelines.services", "pipelines.media"},
     "pipelines.training": {"pipelines.services", "pipelines.data"},
     "pipelines.restoration": {"pipelines.services", "pipelines.media"},
     "pipelines.judging": {"pipelines.services", "pipelines.media", "pipelines.data"},
@@ -36,7 +36,7 @@ ROOMS: dict[str, set[str]] = {
     "spair_core.images": {"spair_core.images.formats"},
     "spair_core.network": set(),
     "spair_core.footage": set(),
-    "spair_core.degradations": set(),
+    "spair_core.degradations": {"spair_core.footage"},
     "spair_core.insight": {"spair_core.network"},
     "kernels.cpu": set(),
     "kernels.cuda": set(),

@@ -26,11 +26,13 @@ from pipelines.data.shards import RowGroup, decode_example, list_row_groups, rea
 from pipelines.services import storage
 from pipelines.services.storage import StorageError
 from spair_core import images
+from spair_core.degradations.catalogue import degradations
 from spair_core.degradations.crops import Example, degrade, random_crop, random_flip
 from spair_core.degradations.degradation import Material
 from spair_core.degradations.motion import BLUR, ShakeKernels
 from spair_core.degradations.rain import RAIN, StreakLayers
 from spair_core.degradations.shadows import SHADOW, ShadowMasks
+from spair_core.footage import Window, moved, references
 from spair_core.images import PictureError
 from spair_core.learning import Batch
 from spair_core.masks import mask_from_pair
@@ -57,6 +59,10 @@ class CropConfig:
     """Folder of shadow masks (bright = shadow) whose shapes are also cast on clean pictures (task shadow)."""
     shakes: str | None = None
     """NPZ file of measured camera-shake kernels that clean pictures are also blurred by (task blur)."""
+    moved: float = 0.5
+    """Share of clean pictures that a simulated camera makes footage of, for networks that take references."""
+    alone: float = 0.12
+    """Share of frames that such networks are shown as if they were stills."""
     seed: int = 0
     """Seed of everything that is drawn: order, crops, flips and synthetic degradations."""
 
@@ -100,10 +106,12 @@ def epoch_batches(
     steps: int,
     rank: int = 0,
     world: int = 1,
+    references: bool = False,
 ) -> Iterator[Batch]:
     """`steps` batches for one of `world` workers, who share the `batch_size` crops of a step.
 
-    A picture that cannot be decoded is left out and the plan goes on beyond it.
+    With `references`, frames come beside theirs, and of some clean pictures a camera makes footage. A picture
+    that cannot be decoded is left out and the plan goes on beyond it.
     Raises ValueError where too few pictures of the shards can be read.
     """
     size, larger = divmod(batch_size, world)
@@ -116,7 +124,9 @@ def epoch_batches(
     items = [{**asdict(visit.group), "seed": list(visit.seed)} for visit in visits]
     stream = ray.data.from_items(items, override_num_blocks=min(len(items), BLOCKS_AHEAD))
     stream.context.execution_options.preserve_order = True
-    crops = stream.map_batches(_crops_of_visit, batch_size=1, fn_kwargs={"config": config})
+    crops = stream.map_batches(
+        _crops_of_visit, batch_size=1, fn_kwargs={"config": config, "references": references}
+    )
     batches = crops.iter_batches(batch_size=size, prefetch_batches=2, drop_last=True)
     given = 0
     for arrays in islice(batches, steps):
@@ -133,24 +143,43 @@ def to_batch(arrays: dict[str, NDArray[Any]]) -> Batch:
         return torch.tensor(arrays[name]).permute(0, 3, 1, 2).float() / 255
 
     mask = torch.tensor(arrays["mask"])[:, None].float()
-    return Batch(pictures("degraded"), pictures("clean"), mask)
+    beside = pictures("references") if "references" in arrays else None
+    return Batch(pictures("degraded"), pictures("clean"), mask, beside)
 
 
-def _crops_of_visit(batch: dict[str, NDArray[Any]], config: CropConfig) -> dict[str, NDArray[Any]]:
+def _crops_of_visit(
+    batch: dict[str, NDArray[Any]], config: CropConfig, references: bool
+) -> dict[str, NDArray[Any]]:
     torch.set_num_threads(1)
     group = RowGroup(str(batch["uri"][0]), int(batch["index"][0]), int(batch["rows"][0]))
     rng = np.random.default_rng([int(part) for part in batch["seed"][0]])
     examples = list(read_examples(group))
     crops = [
-        crop_example(example, config, rng, task)
+        crop_example(_filmed(example, config, rng, task) if references else example, config, rng, task)
         for _ in range(config.crops_per_picture)
         for example, task in examples
     ]
-    size = config.crop_size
-    if not crops:
-        nothing = np.zeros((0, size, size, 3), np.uint8)
-        return {"degraded": nothing, "clean": nothing, "mask": nothing[..., 0].astype(np.bool_)}
-    return {name: np.stack([getattr(crop, name) for crop in crops]) for name in ("degraded", "clean", "mask")}
+    columns = [_columns(crop, rng.random() < config.alone, references) for crop in crops]
+    if not columns:
+        nothing = _columns(_nothing(config.crop_size), True, references)
+        return {name: array[None][:0] for name, array in nothing.items()}
+    return {name: np.stack([column[name] for column in columns]) for name in columns[0]}
+
+
+def _columns(crop: Example, alone: bool, with_references: bool) -> dict[str, NDArray[Any]]:
+    """A crop as it travels; with references uint8 [H, W, 6] where the network takes them."""
+    assert crop.degraded is not None
+    assert crop.mask is not None
+    columns: dict[str, NDArray[Any]] = {"degraded": crop.degraded, "clean": crop.clean, "mask": crop.mask}
+    if with_references:
+        seen = Window.alone(crop.degraded[None]) if alone else crop.shown
+        columns["references"] = next(references(seen))
+    return columns
+
+
+def _nothing(size: int) -> Example:
+    black = np.zeros((size, size, 3), np.uint8)
+    return Example(black, black, black[..., 0] > 0)
 
 
 def crop_example(
@@ -169,6 +198,15 @@ def crop_example(
             crop.degraded, crop.clean, mask_from_pair(crop.degraded, crop.clean, config.mask_threshold)
         )
     return crop
+
+
+def _filmed(example: Example, config: CropConfig, rng: np.random.Generator, task: str) -> Example:
+    """A camera's footage of a clean picture, of some of those whose degradation footage has."""
+    clean = example.degraded is None and example.window is None
+    if not clean or not any(part.over for part in degradations(task)) or rng.random() >= config.moved:
+        return example
+    window = moved(example.clean, config.crop_size, rng)
+    return Example(None, window.pixels[window.own[0]], window=window)
 
 
 def read_examples(group: RowGroup) -> Iterator[tuple[Example, str]]:

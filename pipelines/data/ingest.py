@@ -48,6 +48,8 @@ class IngestConfig:
     Pictures of other splits are never cut."""
     tile_overlap: int = 128
     """Pixels that neighbouring tiles share: with the crop size, every crop of the picture is in some tile."""
+    every: float = pairs.FRAME_EVERY
+    """Of clips, take one frame in so many seconds, with those around it."""
     shard_mb: int = 256
     """Size at which a shard is closed, in MB."""
     seed: int = 0
@@ -58,8 +60,8 @@ class IngestConfig:
             raise ValueError(
                 f"validation_share is a share of the set, from 0 to below 1, not {self.validation_share}"
             )
-        if self.shard_mb < 1 or (self.limit is not None and self.limit < 1):
-            raise ValueError("shard_mb and limit must be at least 1")
+        if self.shard_mb < 1 or self.every <= 0 or (self.limit is not None and self.limit < 1):
+            raise ValueError("shard_mb and limit must be at least 1, every above 0")
         if self.tile and not 0 <= self.tile_overlap < self.tile:
             raise ValueError(
                 f"tile must be 0 or above tile_overlap, not {self.tile} with {self.tile_overlap}"
@@ -146,7 +148,14 @@ def _drawn(files: list[PairFiles], config: IngestConfig) -> list[PairFiles]:
 def _rows(chosen: list[PairFiles], config: IngestConfig) -> Iterator[dict[str, Any]]:
     tiling = asdict(Tiling(config.tile, config.tile_overlap)) if config.tile else None
     stream = pairs.examples(
-        [{"files": asdict(files), "tiling": tiling if files.split == "train" else None} for files in chosen]
+        [
+            {
+                "files": asdict(files),
+                "tiling": tiling if files.split == "train" else None,
+                "every": config.every,
+            }
+            for files in chosen
+        ]
     )
     stream.context.execution_options.preserve_order = True
     yield from stream.iter_rows()

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from pipelines.data.owners import LAYOUTS, Folders, Layout, LayoutName, PairList, Role
+from pipelines.media import medium_of
 from pipelines.services import storage
 from pipelines.services.storage import StorageError, StoredObject
-from spair_core import images
 
 ROLES: Mapping[Role, str] = {"input": "degraded", "target": "clean", "mask": "mask"}
 PARENTS = 2
@@ -148,7 +148,11 @@ def _match(layout: Layout, files: Mapping[str, StoredObject], uri: str, split: s
     used: set[str] = set()
     lone: dict[str, LeftOut] = {}
     for part in layout.parts:
-        for found in _read_list(part, files) if isinstance(part, PairList) else _read_folders(part, files):
+        if isinstance(part, PairList):
+            finds = _read_list(part, files)
+        else:
+            finds = _read_folders(part, files, layout.kind)
+        for found in finds:
             of_set = part.set or storage.join(uri, found.root).rstrip("/")
             of_split = part.split or split
             if isinstance(found, _Lone):
@@ -161,24 +165,24 @@ def _match(layout: Layout, files: Mapping[str, StoredObject], uri: str, split: s
     # What finds no partner in one part may have one in another: HIDE keeps all clean pictures together.
     left_out = [item for name, item in lone.items() if name not in used]
     keys = (item.key for item in files.values())
-    others = [key for key in keys if key not in used and key not in lone and _is_picture(key)]
+    others = [key for key in keys if key not in used and key not in lone and _is_of(layout.kind, key)]
     expected = [(part.set, part.split) for part in layout.parts if part.set]
     there = _labels(pairs, left_out)
     return Listing(pairs, left_out, others, [label for label in expected if label not in there])
 
 
-def _read_folders(part: Folders, files: Mapping[str, StoredObject]) -> Iterator[_Pair | _Lone]:
+def _read_folders(part: Folders, files: Mapping[str, StoredObject], kind: str) -> Iterator[_Pair | _Lone]:
     groups: dict[tuple[str, str], dict[Role, list[StoredObject]]] = {}
     for role in ROLES:
         pattern = getattr(part, role)
         whole = re.compile(rf"((?:.*?/)??){pattern}", re.IGNORECASE)
         for path, item in files.items() if pattern else ():
             match = whole.fullmatch(posixpath.splitext(path)[0])
-            if match and _is_picture(path):
+            if match and _is_of(kind, path):
                 name = "".join(group or "" for group in match.groups()[1:])
                 groups.setdefault((match[1], name), {}).setdefault(role, []).append(item)
             elif match:
-                yield _Lone(match[1], item.key, "not a picture by its ending")
+                yield _Lone(match[1], item.key, f"not a {kind} by its ending")
     needed: list[Role] = ["input", "target"] if part.input else ["target"]
     for (root, name), found in sorted(groups.items()):
         yield from _pair(root, name, found, needed)
@@ -235,8 +239,9 @@ def _read_lines(
             yield _Pair(root, name, {role: files[root + path] for role, path in paths.items()})
 
 
-def _is_picture(path: str) -> bool:
-    return posixpath.splitext(path)[1].lower() in images.SUFFIXES
+def _is_of(kind: str, path: str) -> bool:
+    found = medium_of(path)
+    return found is not None and found.name == kind
 
 
 def _misfit(uri: str, name: LayoutName, objects: Sequence[StoredObject], unpaired: Sequence[LeftOut]) -> str:
@@ -250,8 +255,9 @@ def _misfit(uri: str, name: LayoutName, objects: Sequence[StoredObject], unpaire
         *(f"{item.name}: {item.reason}" for item in unpaired[:1]),
     ]
     views = list(_views(uri, [item for items in folders.values() for item in items[:PROBED]]))
-    # Any picture at all would do for `clean`, so it says nothing.
-    others = [(other, layout) for other, layout in LAYOUTS.items() if other not in (name, "clean")]
+    # Any picture or clip at all would do for these, so they say nothing.
+    open_to_all = {name, "clean", "clips"}
+    others = [(other, layout) for other, layout in LAYOUTS.items() if other not in open_to_all]
     fits = [other for other, layout in others if any(_match(layout, files, uri, "").pairs for files in views)]
     if fits:
         lines.append(f"this looks like --layout {' or '.join(fits)}")

@@ -39,11 +39,15 @@ class PairList:
 
 @dataclass(frozen=True)
 class Layout:
-    """What a set is degraded by, where its pictures lie, and an `example` of that for people."""
+    """What a set is degraded by, where its pictures lie, and an `example` of that for people.
+
+    `kind` is that of its files: pictures, or clips whose frames are the pictures.
+    """
 
     task: Task
     example: str
     parts: tuple[Folders | PairList, ...]
+    kind: Literal["picture", "clip"] = "picture"
 
 
 def _rain100(name: str, train: str, test: str) -> Layout:
@@ -86,6 +90,15 @@ LAYOUTS: Mapping[str, Layout] = {
         (Folders("", "", input=r"input/(.+)", target=r"target/(.+)", mask=r"(?:mask|label)/(.+)"),),
     ),
     "clean": Layout("rain", "pictures, in any folders", (Folders("", "", target=r"(.+)"),)),
+    "clips": Layout(
+        "rain+raindrop", "clips of dry drives, in any folders", (Folders("", "", target=r"(.+)"),), "clip"
+    ),
+    "clip-pairs": Layout(
+        "rain",
+        "input/NAME.mp4 with target/NAME.mp4, frame by frame the same scene",
+        (Folders("", "", input=r"input/(.+)", target=r"target/(.+)"),),
+        "clip",
+    ),
     "rain13k": Layout(
         "rain",
         "train/Rain13K/{input,target}/1.jpg, test/Test100/{input,target}/1.png (Rain100H, ...)",

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import accumulate, groupby
-from typing import Any, TypeVar
+from itertools import accumulate, groupby, repeat
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+from uuid import uuid4
 
 import numpy as np
 import ray.data
+from numpy.typing import NDArray
 
 from pipelines.data import layouts, shards
 from pipelines.data.layouts import PairFiles
 from pipelines.data.owners import LayoutName
+from pipelines.media import medium, medium_of
 from pipelines.services import storage
 from pipelines.services.quarantine import Quarantine, QuarantinedError
 from pipelines.services.storage import StorageError
 from spair_core import images
 from spair_core.degradations.crops import Example
-from spair_core.images import PictureError
+from spair_core.footage import Reach, Window
+from spair_core.images import Picture, PictureError
 
 Decoded = TypeVar("Decoded")
+FRAME_EVERY = 0.5
+"""Seconds of a clip of which one frame becomes a row."""
+FRAME_QUALITY = 95
+"""JPEG quality of frames in shards."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +46,17 @@ class Tiling:
         return [*range(0, last, self.size - self.overlap), last]
 
 
-def read_rows(files: PairFiles, tiling: Tiling | None = None) -> Iterator[dict[str, Any]]:
+def read_rows(
+    files: PairFiles, tiling: Tiling | None = None, every: float = FRAME_EVERY
+) -> Iterator[dict[str, Any]]:
     """The shard row of a pair, every picture decoded once to be sure of it; or a row a tile of it.
 
-    Raises PictureError (damaged, unequal sizes) or StorageError, naming the file.
+    Of clips, a row (or tiles) of one frame in `every` seconds. Raises PictureError (damaged, unequal sizes)
+    or StorageError, naming the file.
     """
+    if medium_of(files.target) is medium("clip"):
+        yield from _clip_rows(files, tiling, every)
+        return
     uris = {"input": files.input, "target": files.target, "mask": files.mask}
     parts = {role: None if uri is None else storage.read_bytes(uri) for role, uri in uris.items()}
     example = _decode(files, parts)
@@ -58,6 +74,79 @@ def read_rows(files: PairFiles, tiling: Tiling | None = None) -> Iterator[dict[s
                 for role, whole in pixels.items()
             }
             yield _row(files, f"{files.key}/y{top:04}x{left:04}", tile, min(side, height), min(side, width))
+
+
+def _clip_rows(files: PairFiles, tiling: Tiling | None, every: float) -> Iterator[dict[str, Any]]:
+    seen, clean = files.input or files.target, files.target if files.input else None
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            frames = _frames(seen, folder, Reach())
+            truths = repeat(None) if clean is None else _frames(clean, folder, None)
+            last = -every
+            for number, (frame, truth) in enumerate(_both(frames, truths, files)):
+                if frame.seconds // every != last // every:
+                    target = truth.window.pixels[truth.window.own[truth.place]]
+                    yield from _frame_rows(files, number, frame.window.at(frame.place), target, tiling)
+                last = frame.seconds
+        except ValueError as error:
+            raise PictureError(f"{seen}: {error}") from error
+
+
+def _both(
+    frames: Iterator[_Frame], truths: Iterator[_Frame | None], files: PairFiles
+) -> Iterator[tuple[_Frame, _Frame]]:
+    """Each frame with its clean one, or with itself. Raises ValueError where one clip has more of them."""
+    number = -1
+    for number, frame in enumerate(frames):
+        truth = next(truths, None)
+        if truth is None and files.input:
+            raise ValueError(f"the clean clip {files.target} has no frame {number}")
+        yield frame, truth or frame
+    if files.input and next(truths, None) is not None:
+        raise ValueError(f"it has no frame {number + 1}, which the clean clip {files.target} has")
+
+
+class _Frame(NamedTuple):
+    """The frame at a `place` of a window's own."""
+
+    window: Window
+    place: int
+    seconds: float
+
+
+def _frames(uri: str, folder: str, reach: Reach | None) -> Iterator[_Frame]:
+    local = Path(folder) / f"{uuid4().hex}{Path(uri).suffix}"
+    storage.download(uri, local)
+    for piece in medium("clip").read(local, reach):
+        for place, seconds in enumerate(piece.seconds):
+            yield _Frame(piece.window, place, seconds)
+
+
+def _frame_rows(
+    files: PairFiles, number: int, window: Window, clean: NDArray[np.uint8], tiling: Tiling | None
+) -> Iterator[dict[str, Any]]:
+    place = window.own[0]
+    if clean.shape != window.pixels.shape[1:]:
+        raise ValueError(f"its frames are {window.pixels.shape[1:3]}, the clean ones {clean.shape[:2]}")
+    height, width = clean.shape[:2]
+    side = tiling.size if tiling else max(height, width)
+    for top in tiling.starts(height) if tiling else [0]:
+        for left in tiling.starts(width) if tiling else [0]:
+            cut = np.s_[top : top + side, left : left + side]
+            kept = {
+                "frames": [b"" if k == place else _jpeg(frame[cut]) for k, frame in enumerate(window.pixels)],
+                "place": place,
+                "neighbours": list(window.neighbours[0]),
+                "beats": list(window.beats[0]),
+            }
+            degraded = _jpeg(window.pixels[place][cut]) if files.input else None
+            parts = {"input": degraded, "target": _jpeg(clean[cut]), "mask": None}
+            key = f"{files.key}/{number:06}" + (f"/y{top:04}x{left:04}" if tiling else "")
+            yield _row(files, key, parts, min(side, height - top), min(side, width - left), kept)
+
+
+def _jpeg(pixels: NDArray[np.uint8]) -> bytes:
+    return images.encode(Picture(np.ascontiguousarray(pixels), "JPEG"), quality=FRAME_QUALITY)
 
 
 def _decode(files: PairFiles, parts: dict[str, bytes | None]) -> Example:
@@ -79,7 +168,12 @@ def _decoded(uri: str | None, data: bytes | None, decode: Callable[[bytes], Deco
 
 
 def _row(
-    files: PairFiles, key: str, parts: dict[str, bytes | None], height: int, width: int
+    files: PairFiles,
+    key: str,
+    parts: dict[str, bytes | None],
+    height: int,
+    width: int,
+    window: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     return {
         "key": key,
@@ -90,7 +184,8 @@ def _row(
         "set": files.set,
         "split": files.split,
         "source": files.input or files.target,
-        "digest": shards.row_digest(parts.values()),
+        "digest": shards.row_digest([*parts.values(), *(window["frames"] if window else [])]),
+        "window": window,
     }
 
 
@@ -151,9 +246,10 @@ def _rows_of_item(item: dict[str, Any], quarantine: Quarantine) -> Iterator[dict
     else:
         files = PairFiles(**item["files"])
         tiling = Tiling(**item["tiling"]) if item.get("tiling") else None
+        every = item.get("every") or FRAME_EVERY
         try:
             with quarantine.hold(f"{files.set} {files.split} {files.key}"):
-                yield from ({**row, "error": None} for row in read_rows(files, tiling))
+                yield from ({**row, "error": None} for row in read_rows(files, tiling, every))
         except (PictureError, StorageError, QuarantinedError) as error:
             yield _broken(files.key, files.set, files.split, str(error))
 

@@ -3,7 +3,8 @@
 A data set is a prefix with `*.parquet` shards and `_dataset.json`, which lists them and is written
 last: readers follow it, so a shard of a broken ingest is never read. Pictures are kept as the bytes
 that came in, never encoded again. A row is a pair, or (with `input` null) a clean picture that is
-degraded when it is read.
+degraded when it is read. A row of a clip is a frame with those around it that its references need, as JPEG
+of quality 95.
 """
 
 from __future__ import annotations
@@ -24,14 +25,27 @@ from pipelines.services import storage
 from pipelines.services.storage import StorageError
 from spair_core import images
 from spair_core.degradations.crops import Example, degrade
+from spair_core.footage import Window
 from spair_core.images import PictureError
 from spair_core.masks import mask_from_pair
 
 VERSION = "1"
 RECORD = "_dataset.json"
+LATER = frozenset({"window"})
+"""Columns that earlier shards lack; they are read as null."""
 ROW_GROUP_ROWS = 16
 ROW_GROUP_BYTES = 16 << 20
 """A row group is closed at whichever comes first: a unit of reading, small enough to stream."""
+
+
+WINDOW = pa.struct(
+    [
+        pa.field("frames", pa.list_(pa.binary())),
+        pa.field("place", pa.int32()),
+        pa.field("neighbours", pa.list_(pa.int32())),
+        pa.field("beats", pa.list_(pa.int32())),
+    ]
+)
 
 
 def _field(name: str, kind: pa.DataType, meaning: str, *, nullable: bool = False) -> pa.Field:
@@ -50,7 +64,14 @@ SCHEMA = pa.schema(
         _field("set", pa.string(), "name of the data set"),
         _field("split", pa.string(), "train, val or test"),
         _field("source", pa.string(), "location of the input (of the target where there is none)"),
-        _field("digest", pa.string(), "SHA-256 over input, target and mask, in hexadecimal"),
+        _field("digest", pa.string(), "SHA-256 over input, target, mask and window's frames, in hexadecimal"),
+        _field(
+            "window",
+            WINDOW,
+            "of a frame: encoded frames around it in order of time as the camera saw them, empty at its own "
+            "place, and the places of its neighbours and beats; null: a still",
+            nullable=True,
+        ),
     ],
     metadata={"spair.schema": VERSION},
 )
@@ -114,7 +135,8 @@ def _grouped(rows: Sequence[dict[str, Any]]) -> Iterable[list[dict[str, Any]]]:
 
 def row_bytes(row: dict[str, Any]) -> int:
     """Bytes of the pictures in a row."""
-    return sum(len(row[name] or b"") for name in ("input", "target", "mask"))
+    around = (row.get("window") or {}).get("frames", [])
+    return sum(len(part or b"") for part in (row["input"], row["target"], row["mask"], *around))
 
 
 def commit(uri: str, shards: Sequence[Shard], facts: dict[str, Any]) -> None:
@@ -200,7 +222,7 @@ def _open(uri: str) -> pq.ParquetFile:
 
 
 def _check_schema(uri: str, schema: pa.Schema) -> None:
-    missing = [name for name in SCHEMA.names if name not in schema.names]
+    missing = [name for name in SCHEMA.names if name not in schema.names and name not in LATER]
     if missing:
         raise StorageError(
             f"{uri}: lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}; "
@@ -218,9 +240,20 @@ def decode_example(row: dict[str, Any]) -> Example:
     try:
         degraded = images.decode(row["input"]).pixels if row["input"] is not None else None
         mask = images.decode_mask(row["mask"]) if row["mask"] is not None else None
-        return Example(degraded, images.decode(row["target"]).pixels, mask)
+        clean = images.decode(row["target"]).pixels
+        window = _window(row.get("window"), clean if degraded is None else degraded)
+        return Example(degraded, clean, mask, window)
     except ValueError as error:
         raise PictureError(f"{row['source']}: {error}") from error
+
+
+def _window(kept: dict[str, Any] | None, frame: NDArray[np.uint8]) -> Window | None:
+    if kept is None:
+        return None
+    frames = [images.decode(data).pixels if data else frame for data in kept["frames"]]
+    place = int(kept["place"])
+    neighbours, beats = (tuple(int(k) for k in kept[name]) for name in ("neighbours", "beats"))
+    return Window(np.stack(frames), range(place, place + 1), (neighbours,), (beats,))
 
 
 def judged_example(row: dict[str, Any], threshold: float) -> tuple[Example, NDArray[np.uint8]]:
@@ -240,4 +273,4 @@ def judged_example(row: dict[str, Any], threshold: float) -> tuple[Example, NDAr
     if degraded is None:
         raise PictureError(f"{row['source']}: nothing degraded to judge by")
     mask = example.mask if example.mask is not None else mask_from_pair(degraded, example.clean, threshold)
-    return Example(degraded, example.clean, mask), degraded
+    return Example(degraded, example.clean, mask, example.window), degraded

@@ -214,7 +214,7 @@ class _Restorer:
     def _restored(self, row: dict[str, Any]) -> dict[str, Any]:
         example, degraded = shards.judged_example(row, self.threshold)
         started = time.monotonic()
-        result = inference.restore(self.model, degraded[None], tile=self.tile)
+        result = inference.restore_window(self.model, example.shown, tile=self.tile)
         return {
             "seconds_per_picture": time.monotonic() - started,
             # Raw bytes: pictures of a set differ in size, and the example tells it.

@@ -86,7 +86,8 @@ def read(path: Path, reach: Reach | None, *, max_pixels: int = MAX_PIXELS) -> It
         frames = _decoded(chain([(first, stamp)], stamped), format, pts)
         run = max(1, min(RUN_FRAMES, -(-RUN_BYTES // (3 * first.width * first.height))))
         for window in windows(frames, run, reach):
-            yield Piece(window, Timed(tuple(pts.popleft() for _ in window.own), format))
+            timed = Timed(tuple(pts.popleft() for _ in window.own), format)
+            yield Piece(window, timed, tuple(float(stamp * format.time_base) for stamp in timed.pts))
 
 
 def _decoded(

@@ -38,10 +38,14 @@ class Encoding:
 
 @dataclass(frozen=True)
 class Piece:
-    """A piece of work: frames to restore, and the `state` that writing them takes beside their pixels."""
+    """A piece of work: frames to restore, and the `state` that writing them takes beside their pixels.
+
+    `seconds` are the times of the window's own frames; a picture's is 0.
+    """
 
     window: Window
     state: Any
+    seconds: tuple[float, ...] = (0.0,)
 
 
 @dataclass(frozen=True)

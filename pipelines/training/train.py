@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -58,6 +58,10 @@ class TrainConfig:
     """What the model takes away: rain, raindrop, shadow, blur, or rain+raindrop."""
     preset: Literal["light", "full", "paper"] = "light"
     """The network's size."""
+    references: bool = False
+    """Show both networks what neighbouring frames know: for footage, and as good for pictures."""
+    squeeze: bool = False
+    """Let Net_L weigh its channels by their statistics over the picture (squeeze-and-excitation)."""
     ablation: int | None = None
     """Train Net1 to Net5 of the paper's table 6 on the preset's widths; by default the preset itself."""
     localize_epochs: int = 90
@@ -93,7 +97,8 @@ class TrainConfig:
     register_as: str | None = None
     """Registered model's name; by default spair-TASK."""
     start_from: str | None = None
-    """Weights to start from instead of random ones: shipped weights, a file, a URI or models:/NAME@ALIAS."""
+    """Weights to start from instead of random ones: shipped weights, a file, a URI or models:/NAME@ALIAS.
+    They may be of a network without references or squeezing, which then begin by changing nothing."""
     keep_localizers: tuple[int, ...] = ()
     """Numbers of epochs after which Net_L is kept, as STORAGE/NAME/localizer-N.safetensors (table S3)."""
 
@@ -108,6 +113,8 @@ class TrainConfig:
     def network(self) -> NetworkConfig:
         """The configuration of the preset, or of its ablation. Raises ValueError for an unknown ablation."""
         preset = PRESETS[self.preset]()
+        localizer = replace(preset.localizer, squeeze=self.squeeze)
+        preset = replace(preset, localizer=localizer, references=self.references)
         return preset if self.ablation is None else network.ablation(self.ablation, preset)
 
     def start(self) -> ResolvedModel | None:
@@ -115,11 +122,13 @@ class TrainConfig:
         if self.start_from is None:
             return None
         model = models.resolve(self.start_from)
-        if model.card.network != self.network():
+        try:
+            network.grown(model.build(), self.network())
+        except ValueError as error:
             raise models.ModelError(
                 f"{self.start_from} holds another network than preset {self.preset}: start from weights of "
-                "that preset, or choose the preset that they were trained with"
-            )
+                "that preset, or choose the preset (and --references, --squeeze) that they were trained with"
+            ) from error
         return model
 
     def provenance(self, groups: list[RowGroup], measured: dict[str, float]) -> dict[str, str]:
@@ -247,7 +256,8 @@ class _Worker:
         self.steps = config.epoch_steps or max(1, pictures // config.batch_size)
         self.device = get_device()
         torch.manual_seed(config.crops.seed)
-        self.model = (start.build() if start else Spair(config.network())).to(self.device)
+        model = network.grown(start.build(), config.network()) if start else Spair(config.network())
+        self.model = model.to(self.device)
         self.learner: Learner | None = None
 
     def restore(self) -> int:
@@ -313,6 +323,7 @@ class _Worker:
             steps=self.steps,
             rank=self.rank,
             world=self.world,
+            references=self.config.references,
         )
 
     def _report(self, epoch: int, learner: Learner, logged: dict[str, float]) -> None:
@@ -345,7 +356,7 @@ class _Worker:
         rows = (row for group in self.held_out for row in read_row_group(group))
         for number, row in enumerate(islice(rows, self.config.validation_limit)):
             example, degraded = judged_example(row, self.config.crops.mask_threshold)
-            result = inference.restore(model, degraded[None])
+            result = inference.restore_window(model, example.shown)
             scores.append(_scores(example, degraded, result))
             if number < PANELS:
                 panel = before_after(degraded, result.pixels[0], result.mask[0], example.clean)

@@ -12,10 +12,13 @@ from spair_core.degradations.shadows import SHADOW
 
 DEGRADATIONS: tuple[Degradation, ...] = (RAIN, RAINDROP, SHADOW, BLUR)
 
+JOINT = ("rain+raindrop",)
+"""What comes together: a picture then has one of them, or all."""
+
 if TYPE_CHECKING:
     Task = str
 else:
-    Task = Literal[tuple(one.name for one in DEGRADATIONS)]
+    Task = Literal[(*(one.name for one in DEGRADATIONS), *JOINT)]
     """What a flag --task takes."""
 
 
@@ -29,6 +32,12 @@ def degradation(name: str) -> Degradation:
         f"clean pictures cannot be degraded for the task {name!r}; "
         f"ingest them with --task {', '.join(names)} or {last}"
     )
+
+
+def degradations(task: str) -> tuple[Degradation, ...]:
+    """Those of a (joint) task, in the order in which light meets them. Raises ValueError."""
+    parts = [degradation(part) for part in split_task(task)]
+    return tuple(one for one in DEGRADATIONS if one in parts)
 
 
 def split_task(task: str) -> frozenset[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -35,3 +35,5 @@ class Degradation:
     draw: Callable[[Pixels, np.random.Generator, float, float], Made]
     """(clean, rng, dry, threshold): degrade a clean picture. All randomness is the generator's; the share
     `dry` of the pictures stays as it is, with an empty mask."""
+    over: Callable[[Sequence[Pixels], np.random.Generator], list[Pixels]] | None = None
+    """The same laid over frames of one scene; None where footage has none of it."""

@@ -8,8 +8,8 @@ streaks, drizzle. Layers go from far to near: near streaks are longer, broader, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -297,8 +297,25 @@ def _mirrored(length: int, wanted: int, rng: np.random.Generator) -> NDArray[np.
     return np.asarray(np.minimum(place, 2 * length - 1 - place))
 
 
+def rain_over(
+    frames: Sequence[NDArray[np.uint8]], rng: np.random.Generator, config: RainConfig | None = None
+) -> list[NDArray[np.uint8]]:
+    """Frames uint8 [H, W, 3] of one scene in one rain, whose streaks are new in each."""
+    config = config or RainConfig(weights=(0.4, 0.15, 0.15, 0.15, 0.15))
+    shares = np.asarray(config.weights) / sum(config.weights)
+    family = config.families[rng.choice(len(config.families), p=shares)]
+    angle, coverage = rng.uniform(*family.angle), rng.uniform(*family.coverage)
+    steady = replace(family, angle=(angle - 1, angle + 1), coverage=(0.9 * coverage, 1.1 * coverage))
+    screen = rng.random() < (family.screen if config.screen is None else config.screen)
+    return [
+        _blend(frame, draw_streaks((frame.shape[0], frame.shape[1]), rng, steady), screen=screen)
+        for frame in frames
+    ]
+
+
 RAIN = Degradation(
     "rain",
     "Y",
     lambda clean, rng, dry, threshold: add_rain(clean, rng, RainConfig(dry=dry, threshold=threshold)),
+    rain_over,
 )

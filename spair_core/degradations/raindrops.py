@@ -8,7 +8,8 @@ disc of confusion, and what they leave of the scene shows through.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +45,7 @@ class DropFamily:
     """Share of drops that ran and left a trail of droplets above them."""
 
 
+BEADS = DropFamily(coverage=(0.05, 0.55), radius=(1.5, 8), defocus=(0.4, 1.2), lumps=(0, 2), running=0.02)
 SPATTER = DropFamily(coverage=(0.05, 0.4), radius=(2.5, 7), defocus=(0.8, 4), lumps=(0, 2), running=0.01)
 DROPS = DropFamily(coverage=(0.1, 0.5), radius=(7, 20), defocus=(1.5, 8))
 LARGE = DropFamily(coverage=(0.1, 0.5), radius=(18, 40), defocus=(3, 12), lumps=(1, 4), running=0.08)
@@ -69,6 +71,15 @@ class RaindropConfig:
     """Share of pictures that stay as they are."""
     threshold: float = THRESHOLD
     """Difference over which a pixel counts as degraded."""
+
+
+ON_WINDSCREENS = RaindropConfig(
+    families=(BEADS, SPATTER, DROPS, LARGE),
+    weights=(0.5, 0.22, 0.2, 0.08),
+    overcast=(0.05, 0.65),
+    rim=(0.15, 0.75),
+)
+"""Before a dashcam: small and nearly in focus as well as large and soft."""
 
 
 def add_raindrops(
@@ -298,10 +309,20 @@ def _disc_blurred(light: Floats, radius: float) -> Floats:
     return np.asarray(total / np.float32(sum(2 * half + 1 for half in halves)))
 
 
+def drops_over(
+    frames: Sequence[NDArray[np.uint8]], rng: np.random.Generator, config: RaindropConfig | None = None
+) -> list[NDArray[np.uint8]]:
+    """Frames uint8 [H, W, 3] of one scene behind the same drops, which show it as it moves."""
+    config = replace(config or ON_WINDSCREENS, dry=0)
+    seed = int(rng.integers(1 << 62))
+    return [add_raindrops(frame, np.random.default_rng(seed), config)[0] for frame in frames]
+
+
 RAINDROP = Degradation(
     "raindrop",
     "Y",
     lambda clean, rng, dry, threshold: add_raindrops(
         clean, rng, RaindropConfig(dry=dry, threshold=threshold)
     ),
+    drops_over,
 )

@@ -1,10 +1,11 @@
 """Footage: what the frames around a frame know of it.
 
 `windows` cuts a stream of frames into runs that carry the neighbours they need; `references` makes of
-them what the network is shown beside each frame.
+them what the network is shown beside each frame; `moved` makes footage of photographs.
 """
 
+from spair_core.footage.camera import CameraConfig, moved
 from spair_core.footage.references import references
 from spair_core.footage.windows import Reach, Window, windows
 
-__all__ = ["Reach", "Window", "references", "windows"]
+__all__ = ["CameraConfig", "Reach", "Window", "moved", "references", "windows"]

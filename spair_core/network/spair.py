@@ -170,6 +170,24 @@ class Spair(nn.Module):
         )
 
 
+def grown(model: Spair, config: NetworkConfig) -> Spair:
+    """The same weights in a network that also takes references or squeezes: same results, until it learns on.
+
+    Raises ValueError where the network of `config` is another in any other way.
+    """
+    plain = replace(config, references=False, localizer=replace(config.localizer, squeeze=False))
+    own = replace(model.config, references=False, localizer=replace(model.config.localizer, squeeze=False))
+    if plain != own or (model.config.references and not config.references):
+        raise ValueError("the networks differ by more than references and squeeze-and-excitation")
+    larger = Spair(config)
+    tensors = larger.state_dict()
+    for name, value in model.state_dict().items():
+        tensors[name] = torch.zeros_like(tensors[name])  # the weights of what was not seen before
+        tensors[name][tuple(slice(side) for side in value.shape)] = value
+    larger.load_state_dict(tensors)
+    return larger
+
+
 def pad_to_multiple(pictures: Tensor, multiple: int = MULTIPLE) -> Tensor:
     """Extend below and to the right by reflection (by repetition where a side is too short)."""
     height, width = pictures.shape[-2:]

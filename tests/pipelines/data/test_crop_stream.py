@@ -80,3 +80,44 @@ def test_material_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "masks" / "a.png").write_bytes(b"no picture")
     with pytest.raises(StorageError, match=r"a\.png: is not a shadow mask"):
         read(shadow_masks=str(tmp_path / "masks"))
+
+
+FOOTAGE = CropConfig(crop_size=48, dry=0.2, moved=1, alone=0)
+
+
+def test_a_camera_makes_footage_of_clean_pictures(photos):
+    example, rng = Example(None, photos[0]), np.random.default_rng(0)
+    filmed = crop_stream._filmed(example, FOOTAGE, rng, "rain+raindrop")
+    crop = crop_example(filmed, FOOTAGE, rng, "rain+raindrop")
+    assert crop.window.pixels.shape[1:] == crop.clean.shape == (48, 48, 3)
+    for task, config in (("shadow", FOOTAGE), ("rain", CropConfig(crop_size=48, moved=0))):
+        assert crop_stream._filmed(example, config, rng, task) is example
+    pair = Example(photos[0], photos[0])
+    assert crop_stream._filmed(pair, FOOTAGE, rng, "rain") is pair
+
+
+def test_crops_come_beside_their_references(mixed):
+    visit = {"uri": [mixed[0].uri], "index": [0], "rows": [mixed[0].rows], "seed": [[0, 1]]}
+    columns = crop_stream._crops_of_visit(visit, FOOTAGE, True)
+    assert columns["references"].shape == (4, 48, 48, 6)
+    batch = crop_stream.to_batch(columns)
+    assert batch.references.shape == (4, 6, 48, 48)
+    still = np.concatenate([columns["degraded"]] * 2, axis=3)
+    same = (columns["references"] == still).all(axis=(1, 2, 3))
+    assert same[2:].all()  # shadow and blur are of stills
+    assert not same.all()
+    assert "references" not in crop_stream._crops_of_visit(visit, FOOTAGE, False)
+    alone = crop_stream._crops_of_visit(visit, CropConfig(crop_size=48, moved=1, alone=1), True)
+    assert (alone["references"] == np.concatenate([alone["degraded"]] * 2, axis=3)).all()
+
+
+def test_a_visit_without_a_readable_picture_has_all_columns(mixed, monkeypatch):
+    monkeypatch.setattr(crop_stream, "read_examples", lambda group: iter([]))
+    visit = {"uri": [mixed[0].uri], "index": [0], "rows": [mixed[0].rows], "seed": [[0, 1]]}
+    columns = crop_stream._crops_of_visit(visit, FOOTAGE, True)
+    assert {name: array.shape for name, array in columns.items()} == {
+        "degraded": (0, 48, 48, 3),
+        "clean": (0, 48, 48, 3),
+        "mask": (0, 48, 48),
+        "references": (0, 48, 48, 6),
+    }

@@ -11,6 +11,7 @@ from pipelines.data.ingest import IngestConfig, ingest
 from pipelines.services import storage
 from pipelines.services.storage import StorageError
 from spair_core.images import encode_png
+from tests.pipelines.media.test_clips import make_clip
 
 pytestmark = pytest.mark.cluster
 
@@ -171,3 +172,21 @@ def test_a_dry_run_says_what_is_there_and_writes_nothing(tmp_path, capsys):
         ingest(IngestConfig(str(tmp_path), f"{tmp_path}/shards", layout="agan", dry_run=True))
     with pytest.raises(StorageError, match="this looks like --layout agan"):
         main(IngestConfig(str(tmp_path), layout="gopro", dry_run=True))
+
+
+def test_clips_become_frames_with_those_around_them(cluster, photos, tmp_path):
+    for name in ("a", "b"):
+        frames = [np.roll(photos[0][:48, :64], 2 * k, axis=1) for k in range(60)]
+        make_clip(tmp_path / f"{name}.mp4", frames)
+    (tmp_path / "cut.mp4").write_bytes((tmp_path / "a.mp4").read_bytes()[:3000])
+    config = IngestConfig(str(tmp_path), str(tmp_path / "shards"), layout="clips", every=1.0)
+    report = ingest(config)
+    assert report.rows == {"train": 6}
+    assert [name for name, _ in report.left_out] == ["cut"]
+    rows = [
+        row
+        for group in shards.list_row_groups([str(tmp_path / "shards")])
+        for row in shards.read_row_group(group)
+    ]
+    assert {row["task"] for row in rows} == {"rain+raindrop"}
+    assert all(shards.decode_example(row).window is not None for row in rows)

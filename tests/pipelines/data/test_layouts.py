@@ -14,6 +14,8 @@ GOPRO = "GOPR0372_07_00"
 TREES: dict[str, list[str]] = {
     "folders": ["input/1.png", "target/1.jpg", "mask/1.png", "input/a/2.PNG", "target/a/2.png"],
     "clean": ["a.jpg", "b/a.jpg"],
+    "clips": ["a.mp4", "b/a.mkv"],
+    "clip-pairs": ["input/1.mp4", "target/1.mov"],
     "rain13k": [
         *(f"train/Rain13K/{side}/{i}.jpg" for side in ("input", "target") for i in (1, 2)),
         *(
@@ -73,6 +75,8 @@ LISTS = {
 EXPECTED = {
     "folders": {("set", "train", "1"), ("set", "train", "a/2")},
     "clean": {("set", "train", "a"), ("set", "train", "b/a")},
+    "clips": {("set", "train", "a"), ("set", "train", "b/a")},
+    "clip-pairs": {("set", "train", "1")},
     "rain13k": {
         ("Rain13K", "train", "1"),
         ("Rain13K", "train", "2"),
@@ -107,7 +111,7 @@ EXPECTED = {
         ("RealBlur-J", "test", f"{REALBLUR}/scene002/blur/blur_1"),
     },
 }
-TASKS = {"agan": "raindrop", "istd": "shadow"} | dict.fromkeys(
+TASKS = {"agan": "raindrop", "istd": "shadow", "clips": "rain+raindrop"} | dict.fromkeys(
     ("gopro", "gopro-gamma", "hide", "realblur-j"), "blur"
 )
 
@@ -134,11 +138,11 @@ def test_every_set_is_read_as_its_owners_ship_it(name, tmp_path):
     assert {files.task for files in listing.pairs} == {TASKS.get(name, "rain")}
     for files in listing.pairs:
         assert Path(files.target).is_file()
-        assert (files.input is None) == (name == "clean")
+        assert (files.input is None) == (name in ("clean", "clips"))
         assert files.input is None or Path(files.input).is_file()
 
 
-@pytest.mark.parametrize("name", [name for name in LAYOUTS if name != "clean"])
+@pytest.mark.parametrize("name", [name for name in LAYOUTS if name not in ("clean", "clips")])
 def test_the_source_may_be_the_folder_that_holds_a_set(name, tmp_path):
     plant(tmp_path / "set", TREES[name])
     listing = layouts.find([str(tmp_path)], name)
@@ -250,7 +254,7 @@ def test_lines_of_a_list_that_are_wrong_are_named(tmp_path):
     }
 
 
-@pytest.mark.parametrize("name", [name for name in LAYOUTS if name not in ("folders", "clean")])
+@pytest.mark.parametrize("name", [name for name in LAYOUTS if name not in ("folders", "clean", "clips")])
 def test_a_wrong_layout_is_answered_with_the_right_one(name, tmp_path):
     root = plant(tmp_path, TREES[name])
     wrong = "istd" if name == "agan" else "agan"

@@ -3,11 +3,12 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from pipelines.data import pairs, shards
+from pipelines.data import layouts, pairs, shards
 from pipelines.data.layouts import PairFiles
-from pipelines.data.pairs import Tiling
+from pipelines.data.pairs import Tiling, read_rows
 from pipelines.services import storage
 from spair_core.images import PictureError, encode_png
+from tests.pipelines.media.test_clips import make_clip
 
 
 def row(key, of_set, split):
@@ -89,3 +90,67 @@ def test_the_picture_that_is_broken_is_named(tmp_path):
     ):
         with pytest.raises(PictureError, match=words):
             read(*files)
+
+
+@pytest.fixture
+def drive(photos, tmp_path):
+    frames = [np.roll(photos[0][:48, :64], 2 * k, axis=1) for k in range(70)]
+    for name, side in (("input", [np.minimum(f, 205) + 50 for f in frames]), ("target", frames)):
+        (tmp_path / name).mkdir()
+        make_clip(tmp_path / name / "drive.mp4", [f.astype(np.uint8) for f in side])
+    return tmp_path
+
+
+def test_a_clip_gives_a_row_every_so_many_seconds_with_what_its_frame_needs(drive):
+    files = PairFiles("drive", "rain+raindrop", "drives", "train", str(drive / "target/drive.mp4"))
+    rows = list(read_rows(files, every=1.0))
+    assert [row["key"] for row in rows] == ["drive/000000", "drive/000025", "drive/000050"]
+    example = shards.decode_example(rows[1])
+    assert example.degraded is None
+    assert example.window.pixels[example.window.own[0]].tobytes() == example.clean.tobytes()
+    assert len(example.window.neighbours[0]) == 4
+    assert len(example.window.beats[0]) >= 5
+    assert len({row["digest"] for row in rows}) == 3
+
+
+def test_frames_travel_through_a_shard(drive, tmp_path):
+    files = PairFiles("drive", "rain+raindrop", "drives", "train", str(drive / "target/drive.mp4"))
+    rows = list(read_rows(files))
+    shard = shards.write_shard(str(tmp_path / "shards"), rows)
+    shards.commit(str(tmp_path / "shards"), [shard], {})
+    (group,) = shards.list_row_groups([str(tmp_path / "shards")])
+    for row, kept in zip(rows, shards.read_row_group(group), strict=True):
+        before, after = shards.decode_example(row).window, shards.decode_example(kept).window
+        assert (before.pixels == after.pixels).all()
+        assert (before.own, before.neighbours, before.beats) == (after.own, after.neighbours, after.beats)
+    judged, degraded = shards.judged_example(rows[1], 0.05)
+    assert judged.mask.any()
+    assert (judged.shown.pixels[judged.shown.own[0]] == degraded).all()
+
+
+def test_pairs_of_clips_are_seen_degraded_beside_their_clean_frames(drive):
+    listing = layouts.find([str(drive)], "clip-pairs")
+    (files,) = listing.pairs
+    example = shards.decode_example(next(read_rows(files)))
+    assert abs(float(example.degraded.mean()) - float(example.clean.mean())) > 20
+    assert (example.window.pixels[example.window.own[0]] == example.degraded).all()
+    assert abs(float(example.window.pixels.mean()) - float(example.degraded.mean())) < 3
+
+
+def test_tiles_of_frames_are_cut_at_one_place(drive):
+    files = PairFiles("drive", "rain", "drives", "train", str(drive / "target/drive.mp4"))
+    whole = shards.decode_example(next(read_rows(files)))
+    tiles = [shards.decode_example(row) for row in read_rows(files, Tiling(40, 16), every=9)]
+    assert [tile.clean.shape for tile in tiles] == [(40, 40, 3)] * 4
+    assert np.abs(tiles[3].clean.astype(int) - whole.clean[8:, 24:]).mean() < 3
+    assert tiles[3].window.pixels.shape[1:] == (40, 40, 3)
+
+
+def test_clips_that_do_not_belong_together_are_told(drive, photos):
+    make_clip(drive / "input/drive.mp4", [photos[0][:48, :64]] * 20)
+    (files,) = layouts.find([str(drive)], "clip-pairs").pairs
+    with pytest.raises(PictureError, match=r"input/drive.mp4: it has no frame 20, which the clean clip"):
+        list(read_rows(files))
+    make_clip(drive / "input/drive.mp4", [photos[0][:32, :64]] * 70)
+    with pytest.raises(PictureError, match="its frames are"):
+        list(read_rows(files))

@@ -22,6 +22,7 @@ def row(key, photo, **changes):
         "set": "tiny",
         "split": "train",
         "source": f"memory/{key}",
+        "window": None,
     } | changes
     return made | {"digest": shards.row_digest([made["input"], made["target"], made["mask"]])}
 
@@ -118,3 +119,15 @@ def test_broken_rows_name_their_source(photos):
 def test_digests_tell_where_parts_end():
     assert shards.row_digest([b"ab", b"c"]) != shards.row_digest([b"a", b"bc"])
     assert shards.row_digest([None]) != shards.row_digest([b""])
+
+
+def test_shards_from_before_frames_are_read(rows, tmp_path):
+    """Their files lack the column `window`."""
+    shard = shards.write_shard(str(tmp_path), rows)
+    path = tmp_path / shard.name
+    table = pq.read_table(path)
+    assert "window" in table.column_names
+    pq.write_table(table.drop_columns(["window"]), path)
+    (group,) = shards.list_row_groups([str(path)])
+    example = shards.decode_example(shards.read_row_group(group)[0])
+    assert example.window is None

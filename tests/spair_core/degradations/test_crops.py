@@ -6,6 +6,7 @@ from spair_core.degradations.crops import Example, degrade, random_crop, random_
 from spair_core.degradations.motion import ShakeKernels
 from spair_core.degradations.rain import RainConfig, StreakLayers, add_rain
 from spair_core.degradations.shadows import ShadowMasks
+from spair_core.footage import moved
 from spair_core.masks import mask_from_pair
 
 
@@ -137,3 +138,49 @@ def test_unequal_sizes_are_refused():
         Example(np.zeros((5, 4, 3), np.uint8), clean)
     with pytest.raises(ValueError, match=r"mask is 5x6"):
         Example(clean, clean, np.zeros((6, 5), bool))
+
+
+def test_a_joint_task_gives_one_of_its_parts_or_all(photos):
+    clean = photos[1][:64, :64]
+    kinds = set()
+    for seed in range(40):
+        made = degrade(Example(None, clean), np.random.default_rng(seed), "rain+raindrop", dry=0.2)
+        assert (made.mask == mask_from_pair(made.degraded, clean)).all()
+        if not made.mask.any():
+            kinds.add("dry")
+            continue
+        change = made.degraded.astype(int) - clean
+        darker, brighter = (change < -20).any(), (change > 20).any()
+        kinds.add((bool(darker), bool(brighter)))
+    assert "dry" in kinds
+    assert len(kinds) >= 3
+    with pytest.raises(ValueError, match="snow"):
+        degrade(Example(None, clean), np.random.default_rng(0), "rain+snow")
+
+
+def test_a_frame_is_cut_flipped_and_degraded_with_those_around_it(photos):
+    rng = np.random.default_rng(0)
+    window = moved(photos[0], 90, rng)
+    frame = window.pixels[window.own[0]]
+    crop = random_flip(random_crop(Example(None, frame, window=window), 48, rng), rng)
+    assert crop.window.pixels.shape == (len(window.pixels), 48, 48, 3)
+    assert (crop.window.pixels[crop.window.own[0]] == crop.clean).all()
+    made = degrade(crop, np.random.default_rng(2), "rain", dry=0)
+    assert made.mask.any()
+    assert (made.shown.pixels[made.shown.own[0]] == made.degraded).all()
+    dry = degrade(crop, np.random.default_rng(2), "rain", dry=1)
+    assert not dry.mask.any()
+
+
+def test_frames_are_never_turned_upside_down(photos):
+    window = moved(photos[0], 40, np.random.default_rng(0))
+    example = Example(None, window.pixels[window.own[0]], window=window)
+    flipped = [random_flip(example, np.random.default_rng(seed)).clean for seed in range(12)]
+    assert all((f == example.clean).all() or (f == example.clean[:, ::-1]).all() for f in flipped)
+    assert any((f != example.clean).any() for f in flipped)
+
+
+def test_a_picture_is_shown_as_it_is(photos):
+    example = Example(photos[0][:20, :20], photos[1][:20, :20])
+    assert (example.shown.pixels[0] == photos[0][:20, :20]).all()
+    assert example.shown.neighbours == ((),)

@@ -6,7 +6,7 @@ import torch
 from kernels import build_index, reference
 from spair_core import network
 from spair_core.masks import coarsen
-from spair_core.network import NetworkConfig, Spair, ablation, light
+from spair_core.network import NetworkConfig, Spair, ablation, grown, light
 from spair_core.network.blocks import (
     SparseConvolution,
     SparseNonLocal,
@@ -145,21 +145,6 @@ def test_networks_without_references_take_no_notice_of_them(tiny_config):
     )
 
 
-def test_references_and_squeezing_begin_where_weights_without_them_end(tiny_config):
-    """What is new begins at zero or at one, so that older weights learn on from what they give."""
-    old, new = Spair(tiny_config).eval(), Spair(with_references(tiny_config)).eval()
-    tensors = new.state_dict()
-    for name, value in old.state_dict().items():
-        wider = torch.zeros_like(tensors[name])
-        wider[tuple(slice(side) for side in value.shape)] = value
-        tensors[name] = wider
-    new.load_state_dict(tensors)
-    pictures = torch.rand(2, 3, 40, 56)
-    assert torch.allclose(
-        old(pictures).restored, new(pictures, references=torch.rand(2, 6, 40, 56)).restored, atol=1e-5
-    )
-
-
 def test_squeezing_weighs_channels_by_their_moments():
     torch.manual_seed(0)
     block = SqueezeExcitation(6)
@@ -180,3 +165,16 @@ def test_what_references_and_squeezing_cost():
     stems = 24 * 9 * (32 + 48 + 64)
     squeezing = sum(2 * c * (c // 2) + c // 2 + (c // 2) * c + c for c in (32, 48, 64, 48, 32))
     assert more == stems + squeezing
+
+
+def test_weights_grow_into_networks_that_see_more(tiny_config):
+    old = Spair(tiny_config).eval()
+    new = grown(old, with_references(tiny_config)).eval()
+    pictures = torch.rand(2, 3, 40, 56)
+    seen = new(pictures, references=torch.rand(2, 6, 40, 56))
+    assert torch.allclose(old(pictures).restored, seen.restored, atol=1e-5)
+    assert torch.equal(grown(new, new.config)(pictures).restored, new(pictures).restored)
+    with pytest.raises(ValueError, match="differ"):
+        grown(new, tiny_config)
+    with pytest.raises(ValueError, match="differ"):
+        grown(old, light())
