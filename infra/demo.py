@@ -26,7 +26,7 @@ from infra.footage import Item, Pixels
 from infra.stack import StackError, object_store, ray_on_loopback, stop_on_signals, task
 from pipelines.media import medium_of
 from pipelines.restoration import manifest
-from pipelines.restoration.manifest import RESTORED, Manifest, Verdict
+from pipelines.restoration.manifest import DONE, Manifest, Verdict
 from pipelines.services import storage
 from spair_core.metrics import psnr_y
 
@@ -125,7 +125,7 @@ def report(items: list[Item], folder: Path) -> None:
 
 
 def _row(item: Item, verdict: Verdict) -> Row:
-    if verdict.verdict != RESTORED:
+    if verdict.verdict not in DONE:
         return Row(verdict, np.nan, np.nan)
     restored = storage.read_bytes(verdict.output_uri)
     return Row(verdict, _psnr(item.key, item.data, item.clean), _psnr(item.key, restored, item.clean))
@@ -148,7 +148,7 @@ def _frames(key: str, data: bytes) -> Pixels:
 def _line(row: Row) -> str:
     verdict = row.verdict
     start = f"{verdict.key:<20} {verdict.verdict:<9}"
-    if verdict.verdict != RESTORED:
+    if verdict.verdict not in DONE:
         return f"{start} {verdict.reason}"
     return f"{start} {verdict.degraded_share:>8.1%} {row.before:>9.2f} dB {row.after:>6.2f} dB"
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -17,11 +18,21 @@ from spair_core.network import MULTIPLE, Spair, pad_to_multiple
 
 OVERLAP = 64
 """Pixels that neighbouring tiles share; there their results fade into one another."""
+NEAR = 4
+"""What is further than so many pixels from the mask comes back bit for bit: the networks' corrections there
+are below what training could tell from nothing."""
+MIN_DEGRADED = 0.001
+"""A picture of which a smaller share is degraded, and changed by over `UNSEEN`, comes back as it is."""
+UNSEEN = 2 / 255
+"""A change that no one sees."""
 
 
 @dataclass(frozen=True)
 class Restored:
-    """`pixels` uint8 [B, H, W, 3] and the predicted `mask` bool [B, H, W] (True = degraded)."""
+    """`pixels` uint8 [B, H, W, 3] and the predicted `mask` bool [B, H, W] (True = degraded).
+
+    A picture in which too little was found to touch it has an empty mask, and its own pixels.
+    """
 
     pixels: NDArray[np.uint8]
     mask: NDArray[np.bool_]
@@ -34,12 +45,13 @@ def restore(
     *,
     references: NDArray[np.uint8] | None = None,
     tile: int = 1024,
+    min_degraded: float = MIN_DEGRADED,
 ) -> Restored:
     """Restore uint8 pictures [B, H, W, 3] of one size, on the model's device.
 
     `references` uint8 [B, H, W, 6] are those of frames (`spair_core.footage`). Pictures with a side over
-    `tile` go through in overlapping tiles, so that memory is bounded. Raises ValueError for another shape or
-    dtype.
+    `tile` go through in overlapping tiles, so that memory is bounded. A picture of which a smaller share than
+    `min_degraded` is degraded comes back as it is. Raises ValueError for another shape or dtype.
     """
     _check(pixels, 3)
     if references is not None:
@@ -49,19 +61,35 @@ def restore(
     device = next(model.parameters()).device
     pictures = _to_tensor(pixels, device)
     beside = None if references is None else _to_tensor(references, device)
-    restored, mask = _tiled(model, pictures, beside, tile)
+    restored, mask = _harmless(pictures, *_tiled(model, pictures, beside, tile), min_degraded)
     quantized = (restored.clamp(0, 1) * 255).round().to(torch.uint8)
     return Restored(quantized.permute(0, 2, 3, 1).cpu().numpy(), mask[:, 0].cpu().numpy())
 
 
-def restore_window(model: Spair, window: Window, *, tile: int = 1024, batch: int = 1) -> Restored:
+def _harmless(pictures: Tensor, restored: Tensor, mask: Tensor, min_degraded: float) -> tuple[Tensor, Tensor]:
+    """The restored pictures and their masks, without what had better be left alone."""
+    changed = mask & ((restored - pictures).abs().amax(1, keepdim=True) > UNSEEN)
+    enough = changed.float().mean((1, 2, 3), keepdim=True) >= max(min_degraded, 1e-12)
+    mask = mask & enough
+    near = F.max_pool2d(mask.float(), 2 * NEAR + 1, stride=1, padding=NEAR) > 0
+    return torch.where(near, restored, pictures), mask
+
+
+def restore_window(
+    model: Spair,
+    window: Window,
+    *,
+    tile: int = 1024,
+    batch: int = 1,
+    min_degraded: float = MIN_DEGRADED,
+) -> Restored:
     """Restore the frames of a run, `batch` at a time, beside their references where the model takes them."""
     beside = references(window) if model.config.references else None
     pieces = []
     for start in range(window.own.start, window.own.stop, batch):
         frames = window.pixels[start : min(start + batch, window.own.stop)]
         seen = None if beside is None else np.stack(list(islice(beside, len(frames))))
-        pieces.append(restore(model, frames, references=seen, tile=tile))
+        pieces.append(restore(model, frames, references=seen, tile=tile, min_degraded=min_degraded))
     return Restored(
         np.concatenate([piece.pixels for piece in pieces]), np.concatenate([piece.mask for piece in pieces])
     )

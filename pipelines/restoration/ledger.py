@@ -14,13 +14,22 @@ import ray
 
 from pipelines.media import medium
 from pipelines.restoration import manifest
-from pipelines.restoration.manifest import FAILED, IGNORED, REJECTED, RESTORED, Manifest, Verdict
+from pipelines.restoration.manifest import (
+    DONE,
+    FAILED,
+    IGNORED,
+    PASSED,
+    REJECTED,
+    RESTORED,
+    Manifest,
+    Verdict,
+)
 from pipelines.services import storage, tracking
 
 FLUSH_SECONDS = 5.0
 
-Join = Callable[[dict[str, Any], int], ray.ObjectRef]
-"""Item, number of its parts -> the output's digest, or why it could not be joined."""
+Join = Callable[[dict[str, Any], int, bool], ray.ObjectRef]
+"""Item, number of its parts, whether it passed -> the output's digest, or why it could not be joined."""
 
 
 @dataclass
@@ -44,7 +53,7 @@ class Summary:
 
     def metrics(self) -> dict[str, float]:
         """For MLflow."""
-        done = [item for item in self.verdicts if item.verdict == RESTORED]
+        done = [item for item in self.verdicts if item.verdict in DONE]
         pixels = sum(item.width * item.height * max(item.frames, 1) for item in done)
         return {
             **{verdict: float(self.count(verdict)) for verdict in manifest.VERDICTS},
@@ -58,7 +67,7 @@ class Summary:
 
     def __str__(self) -> str:
         lines = [
-            f"{item.verdict}: {item.key}: {item.reason}" for item in self.verdicts if item.verdict != RESTORED
+            f"{item.verdict}: {item.key}: {item.reason}" for item in self.verdicts if item.verdict not in DONE
         ]
         counts = ", ".join(f"{self.count(verdict)} {verdict}" for verdict in manifest.VERDICTS)
         lines.append(f"{counts}; {self.already} done before; {self.seconds:.1f} s")
@@ -136,8 +145,9 @@ class Ledger:
             item.total = int(row["part"]) + 1
         if item.total == len(item.parts):
             del self.open[key]
-            ref = self.join(self.items[key], item.total)
-            self.joins[ref] = (key, _totals(list(item.parts.values())))
+            totals = _totals(list(item.parts.values()))
+            ref = self.join(self.items[key], item.total, totals["verdict"] == PASSED)
+            self.joins[ref] = (key, totals)
 
     def _poll(self, timeout: float) -> None:
         if not self.joins:
@@ -149,16 +159,15 @@ class Ledger:
                 digest, error = ray.get(ref)
             except ray.exceptions.RayError as failure:
                 digest, error = "", f"could not be joined: {failure}"
-            self._settle(
-                key,
-                {**totals, "output_digest": digest, "error": error, "verdict": FAILED if error else RESTORED},
-            )
+            digest = totals["digest"] if totals["verdict"] == PASSED else digest
+            verdict = FAILED if error else totals["verdict"]
+            self._settle(key, {**totals, "output_digest": digest, "error": error, "verdict": verdict})
 
     def _settle(self, key: str, row: dict[str, Any]) -> None:
         item = self.items[key]
         self.settled.add(key)
         self.open.pop(key, None)
-        restored = row["verdict"] == RESTORED
+        done = row["verdict"] in DONE
         verdict = Verdict(
             key=key,
             kind=item["kind"],
@@ -167,7 +176,7 @@ class Ledger:
             source_uri=item["uri"],
             source_identity=item["identity"],
             source_digest=row["digest"],
-            output_uri=storage.join(self.terms.destination, key) if restored else "",
+            output_uri=storage.join(self.terms.destination, key) if done else "",
             output_digest=row["output_digest"],
             width=int(row["width"]),
             height=int(row["height"]),
@@ -194,7 +203,7 @@ class Ledger:
         self.flushed = time.monotonic()
         done, rate = len(self.settled), len(self.settled) / (self.flushed - self.started)
         left = f", {(len(self.items) - done) / rate:.0f} s left" if rate and done < len(self.items) else ""
-        counts = ", ".join(f"{self.summary.count(v)} {v}" for v in (RESTORED, REJECTED, FAILED))
+        counts = ", ".join(f"{self.summary.count(v)} {v}" for v in (RESTORED, PASSED, REJECTED, FAILED))
         print(f"{done}/{len(self.items)} items: {counts}; {rate:.2f}/s{left}", file=sys.stderr, flush=True)
 
 
@@ -213,8 +222,10 @@ def _totals(parts: list[dict[str, Any]]) -> dict[str, Any]:
     """An item's row from those of its parts."""
     frames = sum(int(part["frames"]) for part in parts)
     last = max(parts, key=lambda part: int(part["part"]))
+    found = any(part["degraded_share"] for part in parts)
     return {
         **last,
+        "verdict": RESTORED if found else PASSED,
         "frames": frames,
         "model_seconds": sum(float(part["model_seconds"]) for part in parts),
         "degraded_share": sum(float(part["degraded_share"]) * int(part["frames"]) for part in parts) / frames,

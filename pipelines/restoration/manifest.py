@@ -19,18 +19,21 @@ from pipelines.services import storage, tracking
 from pipelines.services.storage import StorageError
 
 FOLDER = "_spair"
-RESTORED, REJECTED, FAILED, IGNORED = "restored", "rejected", "failed", "ignored"
+RESTORED, PASSED, REJECTED, FAILED, IGNORED = "restored", "passed", "rejected", "failed", "ignored"
 OTHER = "other"
 """The kind of what is no medium of ours; those have their own names."""
-VERDICTS = (RESTORED, REJECTED, FAILED, IGNORED)
+VERDICTS = (RESTORED, PASSED, REJECTED, FAILED, IGNORED)
+DONE = (RESTORED, PASSED)
+"""The verdicts of what is at its destination."""
 
 
 @dataclass(frozen=True)
 class Verdict:
     """What became of one item.
 
-    `restored`; `rejected`: its bytes are bad, for good; `failed`: worth another try; `ignored`: neither
-    a picture nor a clip by its name. `reason` says why for all but the first.
+    `restored`; `passed`: nothing was found to restore, and it was copied; `rejected`: its bytes are bad, for
+    good; `failed`: worth another try; `ignored`: neither a picture nor a clip by its name. `reason` says why
+    for all but the first two.
     """
 
     key: str
@@ -54,7 +57,7 @@ class Verdict:
     def settles(self, identity: str, model_digest: str, options: str) -> bool:
         """Whether an item with this content, model and options needs no more work."""
         same = (self.source_identity, self.model_digest, self.options) == (identity, model_digest, options)
-        return same and self.verdict in (RESTORED, REJECTED)
+        return same and self.verdict in (*DONE, REJECTED)
 
 
 SCHEMA = pa.schema(

@@ -38,7 +38,16 @@ from pipelines.media import (
 )
 from pipelines.restoration import manifest
 from pipelines.restoration.ledger import Ledger, Summary, Terms
-from pipelines.restoration.manifest import FAILED, IGNORED, OTHER, REJECTED, RESTORED, Manifest, Verdict
+from pipelines.restoration.manifest import (
+    FAILED,
+    IGNORED,
+    OTHER,
+    PASSED,
+    REJECTED,
+    RESTORED,
+    Manifest,
+    Verdict,
+)
 from pipelines.services import cluster, models, storage, tracking
 from pipelines.services.models import ResolvedModel
 from pipelines.services.quarantine import Quarantine, QuarantinedError
@@ -70,6 +79,9 @@ class RestoreConfig:
     quality: int = 95
     """JPEG and lossy WebP quality of restored pictures."""
     encode: EncodeConfig = field(default_factory=EncodeConfig)
+    min_degraded: float = inference.MIN_DEGRADED
+    """A picture or frame of which a smaller share is degraded is left alone; an item that has none to restore
+    is copied byte for byte, with the verdict passed."""
     limit: int | None = None
     """Look at only so many items, the first by name."""
     max_rejected_share: float = 0.5
@@ -84,11 +96,16 @@ class RestoreConfig:
             raise ValueError(f"tile must be at least {2 * inference.OVERLAP} pixels, not {self.tile}")
         if not 1 <= self.quality <= 100 or self.actors < 1:
             raise ValueError("quality is a number from 1 to 100, actors at least 1")
+        if not 0 <= self.min_degraded <= 1:
+            raise ValueError(f"min_degraded is a share, from 0 to 1, not {self.min_degraded}")
 
     @property
     def options(self) -> str:
         """Everything beside model and source that the output depends on."""
-        return f"tile={self.tile} quality={self.quality} crf={self.encode.crf} preset={self.encode.preset}"
+        return (
+            f"tile={self.tile} quality={self.quality} crf={self.encode.crf} preset={self.encode.preset} "
+            f"min_degraded={self.min_degraded:g}"
+        )
 
 
 def restore(config: RestoreConfig) -> Summary:
@@ -174,7 +191,12 @@ def _stream(
         stream.flat_map(_decode, fn_kwargs={"reach": reach, "quarantine": quarantine}, num_cpus=task_cpus)
         .map(
             _Restorer,
-            fn_constructor_kwargs={"model": model.data, "tile": config.tile, "quarantine": quarantine},
+            fn_constructor_kwargs={
+                "model": model.data,
+                "tile": config.tile,
+                "min_degraded": config.min_degraded,
+                "quarantine": quarantine,
+            },
             compute=ray.data.ActorPoolStrategy(size=config.actors),
             num_cpus=actor_cpus,
             num_gpus=config.num_gpus or None,
@@ -230,9 +252,9 @@ def _fetched(item: dict[str, Any], folder: str) -> tuple[Path, str]:
 class _Restorer:
     """The actor: holds the model, and restores one picture or one run of frames a call."""
 
-    def __init__(self, model: bytes, tile: int, quarantine: Quarantine) -> None:
+    def __init__(self, model: bytes, tile: int, min_degraded: float, quarantine: Quarantine) -> None:
         self.model = weights.load(model)[0]
-        self.tile, self.quarantine = tile, quarantine
+        self.tile, self.min_degraded, self.quarantine = tile, min_degraded, quarantine
         if torch.cuda.is_available() and ray.get_gpu_ids():
             self.model = self.model.to("cuda")
 
@@ -250,7 +272,9 @@ class _Restorer:
     def _restored(self, row: dict[str, Any]) -> dict[str, Any]:
         piece = unpacked(row)
         started = time.monotonic()
-        restored = inference.restore_window(self.model, piece.window, tile=self.tile)
+        restored = inference.restore_window(
+            self.model, piece.window, tile=self.tile, min_degraded=self.min_degraded
+        )
         seconds = time.monotonic() - started
         panel = b""
         if row["panel"] and row["part"] == 0:
@@ -265,7 +289,10 @@ class _Restorer:
 
 
 def _encode(row: dict[str, Any], config: RestoreConfig, quarantine: Quarantine) -> dict[str, Any]:
-    """Write what a piece of work gave; what is left is small and goes to the ledger."""
+    """Write what a piece of work gave; what is left is small and goes to the ledger.
+
+    A whole item in which nothing was found is copied; of one in parts that is known when all are there.
+    """
     slim = {k: row[k] for k in ("key", "kind", "part", "last", "error", "verdict", "digest")}
     slim |= {k: row[k] for k in ("model_seconds", "degraded_share", "panel_png")}
     slim |= {"height": 0, "width": 0, "frames": 0, "output_digest": ""}
@@ -276,6 +303,9 @@ def _encode(row: dict[str, Any], config: RestoreConfig, quarantine: Quarantine) 
     slim |= {"frames": frames, "height": height, "width": width}
     try:
         with quarantine.hold(f"encode {row['key']} {row['part']}"):
+            if medium(row["kind"]).join is None and row["degraded_share"] == 0:
+                storage.copy(row["uri"], storage.join(config.destination, row["key"]))
+                return {**slim, "output_digest": row["digest"], "verdict": PASSED}
             return {**slim, "output_digest": _written(row, piece, config)}
     except (QuarantinedError, StorageError, OSError, ValueError) as error:
         return {**slim, "error": f"could not be written: {error}", "verdict": FAILED}
@@ -296,9 +326,12 @@ def _part(config: RestoreConfig, key: str, part: int) -> str:
 
 
 @ray.remote(num_cpus=0.5, max_retries=2)
-def _join(config: RestoreConfig, item: dict[str, Any], parts: int) -> tuple[str, str]:
-    """Join an item's parts and write it; the output's digest, or why that failed."""
+def _join(config: RestoreConfig, item: dict[str, Any], parts: int, passed: bool) -> tuple[str, str]:
+    """Join an item's parts and write it, or copy it where it passed; its digest, or why that failed."""
     try:
+        if passed:
+            storage.copy(item["uri"], storage.join(config.destination, item["key"]))
+            return "", ""
         with tempfile.TemporaryDirectory() as folder:
             local, _ = _fetched(item, folder)
             target = Path(folder) / f"restored{local.suffix}"

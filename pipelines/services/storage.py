@@ -169,6 +169,19 @@ def download(uri: str, local: Path) -> None:
         filesystem.get_file(path, str(local))
 
 
+def copy(source: str, target: str) -> None:
+    """Copy an object, by the store itself where both are in one. Raises StorageError."""
+    (one, here), (other, there) = resolve(source), resolve(target)
+    if one is other and not isinstance(one, LocalFileSystem):
+        with explained(source):
+            one.cp_file(here, there)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        local = Path(folder) / "copy"
+        download(source, local)
+        upload(local, target)
+
+
 def exists(uri: str) -> bool:
     """Whether an object or prefix is there. Raises StorageError where that cannot be known."""
     filesystem, path = resolve(uri)

@@ -110,3 +110,46 @@ def test_statistics_are_those_of_the_whole_picture_also_in_tiles(footage_model, 
         in_tile = footage_model(tile, factors=factors).logits[..., :128]
         by_itself = footage_model.locate(tile)[..., :128]
     assert (whole - in_tile).abs().mean() < 0.1 * (whole - by_itself).abs().mean()
+
+
+def marking(model, where):
+    """The model with a mask of ours, and corrections of 40 levels everywhere."""
+    forward = Spair.forward
+
+    def marked(pictures, **keywords):
+        output = forward(model, pictures, **keywords)
+        mask = torch.zeros_like(output.mask)
+        mask[:, :, where[0], where[1]] = True
+        return replace(output, restored=pictures - 40 / 255, mask=mask)
+
+    return marked
+
+
+def test_what_is_not_near_the_mask_comes_back_bit_for_bit(model, photos, monkeypatch):
+    pixels = np.full((1, 60, 80, 3), 100, np.uint8)
+    monkeypatch.setattr(model, "forward", marking(model, (slice(20, 30), slice(30, 40))))
+    restored = inference.restore(model, pixels)
+    changed = (restored.pixels != pixels).any(axis=3)[0]
+    assert (restored.pixels[changed[None]] == 60).all()
+    near = np.zeros((60, 80), bool)
+    near[20 - inference.NEAR : 30 + inference.NEAR, 30 - inference.NEAR : 40 + inference.NEAR] = True
+    assert (changed == near).all()
+
+
+def test_too_little_found_is_nothing_found(model, monkeypatch):
+    pixels = np.full((1, 100, 100, 3), 100, np.uint8)
+    monkeypatch.setattr(model, "forward", marking(model, (slice(0, 3), slice(0, 4))))
+    assert inference.restore(model, pixels, min_degraded=0.0012).mask.sum() == 12
+    passed = inference.restore(model, pixels, min_degraded=0.0013)
+    assert not passed.mask.any()
+    assert (passed.pixels == pixels).all()
+
+
+def test_a_mask_without_a_change_that_one_sees_is_nothing_found(model, monkeypatch):
+    pixels = np.full((1, 40, 40, 3), 100, np.uint8)
+    marked = marking(model, (slice(0, 30), slice(0, 30)))
+    faint = lambda pictures, **k: replace(marked(pictures, **k), restored=pictures + 1 / 255)  # noqa: E731
+    monkeypatch.setattr(model, "forward", faint)
+    passed = inference.restore(model, pixels)
+    assert not passed.mask.any()
+    assert (passed.pixels == pixels).all()

@@ -17,7 +17,7 @@ import torch
 
 from pipelines.media import Piece, packed, unpacked
 from pipelines.restoration import restore
-from pipelines.restoration.manifest import FAILED, IGNORED, REJECTED, RESTORED, Manifest
+from pipelines.restoration.manifest import FAILED, IGNORED, PASSED, REJECTED, RESTORED, Manifest
 from pipelines.restoration.restore import RestoreConfig
 from pipelines.services import models, storage
 from pipelines.services.quarantine import Quarantine
@@ -105,7 +105,7 @@ def test_a_clip_gives_the_same_frames_in_runs_as_whole(tiny_config, photos, tmp_
     item = {"key": "clip.mp4", "uri": str(clip), "kind": "clip", "panel": False}
     quarantine = Quarantine()
     rows = list(restore._decode(item, Reach(), quarantine))
-    actor = restore._Restorer(data, tile=1024, quarantine=quarantine)
+    actor = restore._Restorer(data, tile=1024, min_degraded=0.001, quarantine=quarantine)
     restored = np.concatenate([unpacked(actor(row)).window.pixels for row in rows])
 
     with av.open(str(clip)) as container:
@@ -119,8 +119,24 @@ def test_a_clip_gives_the_same_frames_in_runs_as_whole(tiny_config, photos, tmp_
 
 
 @pytest.mark.cluster
+def test_what_needs_nothing_is_copied_byte_for_byte(cluster, footage, tiny_config, mlflow_store):
+    """By a model that finds nothing anywhere."""
+    card = weights.ModelCard(replace(tiny_config, binarize=1.0), "rain", 0.05)
+    storage.write_bytes(f"{footage}/blind", weights.save(Spair(card.network), card))
+    config = RestoreConfig(f"{footage}/raw", f"{footage}/dry", model=f"{footage}/blind", panels=0)
+    summary = restore.restore(config)
+    passed = [item for item in summary.verdicts if item.verdict == PASSED]
+    assert {item.key for item in passed} == {"cam1/a.png", "cam1/b.png", "cam2/drive.mp4"}
+    for item in passed:
+        assert storage.read_bytes(item.output_uri) == storage.read_bytes(item.source_uri)
+        assert item.output_digest == item.source_digest == weights.digest(storage.read_bytes(item.output_uri))
+    assert summary.count(REJECTED) == 3
+    assert restore.restore(config).already == 6
+
+
+@pytest.mark.cluster
 def test_a_model_that_fails_costs_only_its_item(cluster, tiny_weights, photos):
-    actor = restore._Restorer(tiny_weights, tile=1024, quarantine=Quarantine())
+    actor = restore._Restorer(tiny_weights, tile=1024, min_degraded=0.001, quarantine=Quarantine())
     row = {
         "key": "a.png",
         "error": "",

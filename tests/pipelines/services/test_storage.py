@@ -41,6 +41,15 @@ def test_files_travel(prefix, tmp_path):
     storage.delete(storage.join(prefix, "sub"))
 
 
+def test_copies_within_a_store_and_between_stores(prefix, tmp_path):
+    storage.write_bytes(storage.join(prefix, "here"), b"content")
+    for target in (storage.join(prefix, "a/there"), str(tmp_path / "elsewhere/there")):
+        storage.copy(storage.join(prefix, "here"), target)
+        assert storage.read_bytes(target) == b"content"
+    with pytest.raises(StorageError, match="nowhere"):
+        storage.copy(storage.join(prefix, "nowhere"), storage.join(prefix, "there"))
+
+
 def test_a_local_write_leaves_nothing_behind_when_it_fails(tmp_path, monkeypatch):
     target = tmp_path / "x"
     target.write_bytes(b"old")
