@@ -72,6 +72,20 @@ def test_an_import_upwards_would_be_seen() -> None:
     assert imported(source, "kernels") & forbidden("kernels") == {"ray", "pipelines"}
 
 
+SLOW_TO_IMPORT = {"mlflow", "sqlalchemy", "boto3"}
+
+
+@pytest.mark.parametrize("path", PATHS, ids=NAMES)
+def test_what_takes_seconds_to_import_waits_until_it_is_used(path: Path) -> None:
+    """Every job and every Ray worker would pay for it; `registered_model` is only MLflow's to load."""
+    if path.name == "registered_model.py":
+        return
+    at_once = [
+        node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
+    assert not imported("\n".join(map(ast.unparse, at_once)), "") & SLOW_TO_IMPORT
+
+
 def own_imports(source: str) -> Iterator[tuple[str, str]]:
     """(module or package, name) of every import of the project's own, those for type checkers included."""
     for node in ast.walk(ast.parse(source)):

@@ -6,15 +6,15 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from mlflow.artifacts import download_artifacts
-from mlflow.entities.model_registry import RegisteredModel
-from mlflow.exceptions import MlflowException
+from typing import TYPE_CHECKING
 
 from pipelines.services import storage, tracking
 from spair_core import weights
 from spair_core.network import Spair
 from spair_core.weights import ModelCard, WeightsError
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import RegisteredModel
 
 REGISTRY = "models:/"
 NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
@@ -85,6 +85,8 @@ def _read(spec: str) -> tuple[str, bytes]:
 
 
 def _registered(spec: str) -> tuple[str, bytes]:
+    from mlflow.artifacts import download_artifacts
+
     name, version = registered_version(spec)
     with tempfile.TemporaryDirectory() as folder, tracking.explained():
         location = tracking.client().get_model_version_download_uri(name, str(version))
@@ -128,6 +130,8 @@ def registered_version(spec: str) -> tuple[str, int]:
 
 
 def _registered_model(spec: str, name: str) -> RegisteredModel:
+    from mlflow.exceptions import MlflowException
+
     store = tracking.client()
     try:
         return store.get_registered_model(name)
@@ -141,6 +145,8 @@ def _registered_model(spec: str, name: str) -> RegisteredModel:
 
 
 def _has_version(name: str, number: str) -> bool:
+    from mlflow.exceptions import MlflowException
+
     try:
         tracking.client().get_model_version(name, number)
     except MlflowException as error:

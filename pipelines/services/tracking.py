@@ -2,6 +2,9 @@
 
 The store is MLFLOW_TRACKING_URI. Without it, everything goes to `mlflow.db` in the working directory,
 and files to `mlruns` beside it; look at them with `mlflow ui --backend-store-uri sqlite:///mlflow.db`.
+
+MLflow is imported where it is first used: that takes a second and a half, which `--help` and every worker
+that reads or restores pictures would pay for nothing.
 """
 
 from __future__ import annotations
@@ -22,8 +25,19 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
+
+import numpy as np
+import requests
+from numpy.typing import NDArray
+
+from spair_core.images import encode_png
+from spair_core.weights import ModelCard, digest
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import DatasetInput
 
 # MLflow reads these when it is imported. Its retries outlast the restart of a server in the middle of a
 # run; that nothing is there at the start is found out by `_check`, in seconds.
@@ -32,24 +46,6 @@ os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "5")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
-
-import mlflow
-import mlflow.pyfunc
-import numpy as np
-import requests
-from boto3.exceptions import Boto3Error
-from botocore.exceptions import BotoCoreError, ClientError
-from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelOutput, Metric, Param, RunTag
-from mlflow.exceptions import MlflowException
-from mlflow.models import ModelSignature
-from mlflow.types import ColSpec, DataType, Schema
-from numpy.typing import NDArray
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
-
-from spair_core.images import encode_png
-from spair_core.weights import ModelCard, digest
 
 RUN_TAG = "spair.run"
 WEIGHTS_FILE = "model.safetensors"
@@ -61,11 +57,6 @@ PATIENCE = (5, 20)
 """Seconds to connect to a server, and to wait for its first answer."""
 PROJECT = Path(__file__).resolve().parents[2]
 MODEL_NEEDS = ("mlflow", "numpy", "pandas", "pillow", "safetensors", "torch")
-FAULTS = (
-    *(MlflowException, SQLAlchemyError, sqlite3.Error, ImportError, OSError),
-    *(BotoCoreError, ClientError, Boto3Error),
-)
-"""What MLflow lets through when a store or its files cannot be reached."""
 
 
 class TrackingError(RuntimeError):
@@ -82,6 +73,8 @@ def store_uri() -> str:
 
     Absolute, so that it means the same in a process with another working directory.
     """
+    from sqlalchemy.engine import make_url
+
     named = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
     database = _database(named)
     if database is None:
@@ -91,17 +84,21 @@ def store_uri() -> str:
 
 def _database(store: str) -> Path | None:
     """The file of a store in SQLite."""
+    from sqlalchemy.engine import make_url
+
     name = make_url(store).database if store.startswith("sqlite:") else None
     return Path(name) if name else None
 
 
 def client() -> MlflowClient:
     """A client of the store, which mlflow's own functions use too from here on. Raises TrackingError."""
+    import mlflow
+
     store = store_uri()
     with explained(store):
         _check(store)
         mlflow.set_tracking_uri(store)
-        return MlflowClient(store)
+        return mlflow.MlflowClient(store)
 
 
 @cache
@@ -115,12 +112,25 @@ def _check(store: str) -> None:
         requests.head(store, timeout=PATIENCE)
 
 
+def _faults() -> tuple[type[Exception], ...]:
+    """What MLflow lets through when a store or its files cannot be reached."""
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return (
+        *(MlflowException, SQLAlchemyError, sqlite3.Error, ImportError, OSError),
+        *(BotoCoreError, ClientError, Boto3Error),
+    )
+
+
 @contextmanager
 def explained(store: str | None = None) -> Iterator[None]:
     """Turn what MLflow raises into a TrackingError that names the store (by default the present one)."""
     try:
         yield
-    except FAULTS as error:
+    except _faults() as error:
         lines = str(error).strip().splitlines() or [repr(error)]
         reason = "no server answers" if isinstance(error, requests.RequestException) else lines[0]
         raise TrackingError(
@@ -141,6 +151,8 @@ class Run:
 
     def log_params(self, config: Any) -> None:
         """The values of a (nested) dataclass or mapping, by dotted name; those logged before stay."""
+        from mlflow.entities import Param
+
         values = asdict(config) if is_dataclass(config) and not isinstance(config, type) else config
         with self._client() as client:
             known = client.get_run(self.run_id).data.params
@@ -149,6 +161,8 @@ class Run:
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Numbers at a step, in one call."""
+        from mlflow.entities import Metric
+
         now = int(time.time() * 1000)
         values = [Metric(name, float(value), now, step) for name, value in metrics.items()]
         with self._client() as client:
@@ -168,6 +182,8 @@ class Run:
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Words about the run."""
+        from mlflow.entities import RunTag
+
         values = [RunTag(k, str(v)[:TAG_LENGTH]) for k, v in tags.items()]
         with self._client() as client:
             client.log_batch(self.run_id, tags=values)
@@ -179,6 +195,8 @@ class Run:
 
     @contextmanager
     def _client(self) -> Iterator[MlflowClient]:
+        from mlflow import MlflowClient
+
         with explained(self.store):
             yield MlflowClient(self.store)
 
@@ -269,6 +287,8 @@ def register_model(
     digest, the task, the data's digests, the metrics, and the code's revision where that is known. The
     run shows the model as its output and the data as its input; the metrics are the model's too.
     """
+    from mlflow.exceptions import MlflowException
+
     origin = origin or Origin()
     revision = _revision()
     facts = {
@@ -297,6 +317,8 @@ def register_model(
 
 def _log_model(store: MlflowClient, run: Run, folder: Path, origin: Origin, facts: Mapping[str, str]) -> str:
     """A saved model as the run's output; gives its id."""
+    from mlflow.entities import LoggedModelOutput, Metric
+
     logged = store.create_logged_model(
         store.get_run(run.run_id).info.experiment_id,
         f"{facts['task']}-{facts['digest'][:12]}",
@@ -316,6 +338,8 @@ def _log_model(store: MlflowClient, run: Run, folder: Path, origin: Origin, fact
 
 
 def _dataset(uri: str, mark: str) -> DatasetInput:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
     dataset = Dataset(
         uri[-DATASET_NAME_LENGTH:], mark[:DATASET_DIGEST_LENGTH], "shards", json.dumps({"uri": uri})
     )
@@ -324,6 +348,10 @@ def _dataset(uri: str, mark: str) -> DatasetInput:
 
 def _saved(data: bytes, metadata: dict[str, Any], folder: Path) -> Path:
     """The model as MLflow keeps it, below `folder`."""
+    import mlflow.pyfunc
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+
     weights = folder / WEIGHTS_FILE
     weights.write_bytes(data)
     for package in ("kernels", "spair_core"):
