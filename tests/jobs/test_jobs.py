@@ -1,7 +1,6 @@
 """The jobs as their users run them: flags, exit codes, error lines, tables."""
 
 import json
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from pipelines.services import storage, tracking
 from spair_core import weights
 from spair_core.images import encode_png
 from spair_core.masks import mask_from_pair
+from tests.jobs import fresh
 
 PROJECT = Path(__file__).resolve().parents[2]
 JOBS = sorted(
@@ -45,13 +45,16 @@ def test_exit_codes_and_error_lines(outcome, code, monkeypatch, capsys):
         assert capsys.readouterr().err == "error: bad thing\n"
 
 
+@pytest.mark.xdist_group("fresh processes")  # one worker starts what they are forked from
 @pytest.mark.parametrize("job", JOBS)
-def test_every_job_explains_itself(job):
-    shown = subprocess.run(
-        [sys.executable, f"jobs/{job}", "--help"], cwd=PROJECT, capture_output=True, text=True, timeout=120
-    )
-    assert shown.returncode == 0, shown.stderr
-    assert "--" in shown.stdout
+def test_every_job_explains_itself(job, tmp_path):
+    command = [str(PROJECT / "jobs" / job), "--help"]
+    process = fresh.starter()(target=fresh.run, args=(command, tmp_path / "shown"))
+    process.start()
+    process.join(120)
+    shown = (tmp_path / "shown").read_text()
+    assert process.exitcode == 0, shown
+    assert "--" in shown
 
 
 def test_the_night_is_put_into_the_locations():
