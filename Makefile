@@ -13,7 +13,7 @@ TWO := --numprocesses 2 --dist loadgroup
 help:
 	@echo "make demo    restore a rainy bucket end to end on this machine (2 minutes after set-up)"
 	@echo "make test    run every test"
-	@echo "make check   lint, format, types and the tests that need no Ray cluster"
+	@echo "make check   lint, format, types and the tests that need no Ray cluster and are not long"
 	@echo "make stack   run an object store, Ray and MLflow on loopback until Ctrl-C"
 	@echo "make lock    pin the newest packages that fit pyproject.toml"
 	@echo "make clean   remove the environment and everything the targets made"
@@ -28,7 +28,7 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest $(TWO) -m "not cluster" $(ARGS)
+	$(BIN)/python -m pytest $(TWO) -m "not cluster and not long" $(ARGS)
 
 stack: $(READY)
 	@exec $(BIN)/python -m infra.stack

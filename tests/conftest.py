@@ -12,7 +12,20 @@ import numpy as np
 import pytest
 import torch
 
-os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+RAY_SETTINGS = {
+    "RAY_AUTH_MODE": "disabled",
+    # Workers wait for the next test. By default they end after a second, and imports are most of their work.
+    "RAY_idle_worker_killing_time_threshold_ms": "600000",
+    "RAY_num_workers_soft_limit": "4",
+    # By default they give way to everything else, such as the other half of the tests.
+    "RAY_worker_niceness": "0",
+    # Ray Train looks at its workers every two seconds, and every epoch waits to be looked at.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    # A process a run that waits for nodes to be taken away.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+}
+for name, value in RAY_SETTINGS.items():
+    os.environ.setdefault(name, value)
 torch.set_num_threads(1)
 
 NUMBERS = itertools.count()

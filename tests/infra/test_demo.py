@@ -75,6 +75,7 @@ def demo(model: Path, folder: Path) -> Iterator[subprocess.Popen[str]]:
         yield process
 
 
+@pytest.mark.long
 @pytest.mark.cluster
 def test_the_whole_demo_keeps_to_loopback(
     model: Path, tmp_path: Path, listening: Callable[[int], set[str]]

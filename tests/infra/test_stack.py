@@ -92,6 +92,7 @@ def test_a_server_ends_with_an_owner_that_is_killed(
     assert wait_until(lambda: not alive(started))
 
 
+@pytest.mark.long
 @pytest.mark.cluster
 def test_the_whole_stack_runs_a_submitted_job_and_stops(
     tmp_path: Path, listening: Callable[[int], set[str]], family: Callable[[int], set[int]]

@@ -170,6 +170,7 @@ def test_a_missing_model_lists_what_there_is():
         models.resolve("rain-huge")
 
 
+@pytest.mark.long
 @pytest.mark.cluster
 def test_a_killed_run_goes_on_where_it_was(footage, mlflow_store, photos, tmp_path):
     for i in range(24):

@@ -73,6 +73,7 @@ def test_batches_are_the_same_every_time(cluster, data):
         assert (batch.mask[0, 0].bool().numpy() == mask_from_pair(*pair, 0.1)).all()
 
 
+@pytest.mark.long
 @pytest.mark.cluster
 def test_a_resumed_run_ends_where_an_unbroken_one_does(cluster, data, mlflow_store):
     config = TrainConfig(
@@ -151,6 +152,7 @@ TINY = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.cluster
 def test_workers_share_a_batch_that_does_not_divide(cluster, data, mlflow_store):
     config = TrainConfig((f"{data}/train",), f"{data}/runs", "two", workers=2, min_workers=1, **TINY)
@@ -161,6 +163,7 @@ def test_workers_share_a_batch_that_does_not_divide(cluster, data, mlflow_store)
     assert "train_seconds_data" in mlflow_run(mlflow_store, "two").data.metrics
 
 
+@pytest.mark.long
 @pytest.mark.cluster
 def test_a_loss_that_is_no_number_ends_the_run_and_is_told(cluster, data, mlflow_store):
     wild = LearningConfig(learning_rate=1e30)
