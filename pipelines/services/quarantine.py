@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
 
 import ray
 
@@ -34,12 +36,18 @@ class _Register:
         del self.taken[work]
 
 
+@lru_cache(maxsize=1)
+def _register(node: str) -> Any:
+    """One for all streams that a process starts (work has a name of its own in each): it is a process too."""
+    return ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Register).remote()
+
+
 class Quarantine:
-    """One for a stream; its copies in the workers share what they know. A Ray cluster must be there."""
+    """Its copies in the workers share what they know. A Ray cluster must be there."""
 
     def __init__(self) -> None:
-        actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Register)
-        self._register = actor.remote()
+        # The node's id is another in every cluster that this process may have started.
+        self._register = _register(ray.get_runtime_context().get_node_id())
 
     @contextmanager
     def hold(self, work: str) -> Iterator[None]:

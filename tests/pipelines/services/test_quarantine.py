@@ -51,3 +51,8 @@ def test_the_same_name_in_hand_at_once_is_no_death(cluster, tmp_path):
                 time.sleep(0.05)
 
     ray.get([hold.remote(number) for number in range(DEATHS + 1)])
+
+
+@pytest.mark.cluster
+def test_streams_share_one_process_to_keep_their_books(cluster):
+    assert Quarantine()._register is Quarantine()._register
