@@ -2,6 +2,8 @@
 
     python jobs/evaluate.py --model rain-light --data data/test/Rain100L data/test/Rain100H --json out.json
 
+    python jobs/evaluate.py --model footage-light --footage --layout clip-pairs --data s3://drives/test
+
 With --paper the paper's tables are printed beside it, and with --localizers what Net_L's accuracy is worth.
 """
 
@@ -12,7 +14,7 @@ from dataclasses import asdict
 from typing import Any
 
 from jobs.entry import run
-from pipelines.judging import paper
+from pipelines.judging import clips, paper
 from pipelines.judging.evaluation import EvaluateConfig, evaluate, plain, table
 from pipelines.services import storage
 
@@ -20,7 +22,11 @@ from pipelines.services import storage
 def main(config: EvaluateConfig) -> None:
     """Evaluate; the JSON is a list with one object a set, or an object that holds the tables as well."""
     found: Any
-    if config.localizers:
+    if config.footage:
+        judged = clips.judge_clips(config)
+        print(clips.table(judged))
+        found = [result.to_dict() for result in judged]
+    elif config.localizers:
         found = _tables(paper.compare_localizers(config))
     elif config.paper:
         found = _beside_the_paper(config)

@@ -3,4 +3,4 @@
 `promotion` decides by it which version is champion.
 """
 
-__all__ = ["comparison", "evaluation", "paper", "promotion"]
+__all__ = ["clips", "comparison", "evaluation", "paper", "promotion"]

@@ -53,6 +53,11 @@ class EvaluateConfig:
     """Larger pictures go through in overlapping tiles."""
     limit: int | None = None
     """Look at only so many pictures of each set."""
+    footage: bool = False
+    """Judge clips (--layout clip-pairs, or clips, of which no truth is known) or folders of frames as
+    footage: also flicker, and what is left of what stands still. --limit then bounds a clip's frames."""
+    frame_rate: float = 25.0
+    """Frames a second of folders of frames."""
     paper: bool = False
     """Print the paper's tables beside ours. Sets are known by their names: Test100, AGAN-a, ISTD, GoPro..."""
     models: tuple[str, ...] = ()
@@ -63,6 +68,10 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         if self.models and not self.paper:
             raise ValueError("several models are for the paper's tables: add --paper, or give one --model")
+        if self.footage and (self.paper or self.localizers):
+            raise ValueError("footage has a table of its own: leave --paper and --localizers out")
+        if self.frame_rate <= 0:
+            raise ValueError(f"frame_rate must be above 0, not {self.frame_rate}")
         if self.localizers and self.paper:
             raise ValueError("--localizers has a table of its own: leave --paper out")
         if self.limit is not None and self.limit < 1:

@@ -8,4 +8,4 @@ from spair_core.footage.camera import CameraConfig, moved
 from spair_core.footage.references import references
 from spair_core.footage.windows import Reach, Window, windows
 
-__all__ = ["CameraConfig", "Reach", "Window", "moved", "references", "windows"]
+__all__ = ["CameraConfig", "Reach", "Window", "moved", "references", "steadiness", "windows"]
