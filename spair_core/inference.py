@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice, pairwise
+from itertools import pairwise, repeat
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spair_core.footage import Window, references
+from spair_core.footage import Window, references, references_on
 from spair_core.network import MULTIPLE, Spair, pad_to_multiple
 
 OVERLAP = 64
@@ -23,6 +23,8 @@ NEAR = 4
 are below what training could tell from nothing."""
 MIN_DEGRADED = 0.001
 """A picture of which a smaller share is degraded, and changed by over `UNSEEN`, comes back as it is."""
+BATCH_PIXELS = 8 << 20
+"""Pixels that a GPU is given at once."""
 UNSEEN = 2 / 255
 """A change that no one sees."""
 
@@ -56,11 +58,16 @@ def restore(
     _check(pixels, 3)
     if references is not None:
         _check(references, 6)
+    device = next(model.parameters()).device
+    beside = None if references is None else _to_tensor(references, device)
+    return _restored(model, _to_tensor(pixels, device), beside, tile, min_degraded)
+
+
+def _restored(
+    model: Spair, pictures: Tensor, beside: Tensor | None, tile: int, min_degraded: float
+) -> Restored:
     if tile < 2 * OVERLAP:
         raise ValueError(f"tile must be at least {2 * OVERLAP} pixels, not {tile}")
-    device = next(model.parameters()).device
-    pictures = _to_tensor(pixels, device)
-    beside = None if references is None else _to_tensor(references, device)
     restored, mask = _harmless(pictures, *_tiled(model, pictures, beside, tile), min_degraded)
     quantized = (restored.clamp(0, 1) * 255).round().to(torch.uint8)
     return Restored(quantized.permute(0, 2, 3, 1).cpu().numpy(), mask[:, 0].cpu().numpy())
@@ -75,24 +82,33 @@ def _harmless(pictures: Tensor, restored: Tensor, mask: Tensor, min_degraded: fl
     return torch.where(near, restored, pictures), mask
 
 
+@torch.inference_mode()
 def restore_window(
-    model: Spair,
-    window: Window,
-    *,
-    tile: int = 1024,
-    batch: int = 1,
-    min_degraded: float = MIN_DEGRADED,
+    model: Spair, window: Window, *, tile: int = 1024, min_degraded: float = MIN_DEGRADED
 ) -> Restored:
-    """Restore the frames of a run, `batch` at a time, beside their references where the model takes them."""
-    beside = references(window) if model.config.references else None
+    """Restore the frames of a run beside their references, where the model takes them.
+
+    On a CPU one by one, so that a frame's bits do not depend on its run; on a GPU in batches.
+    """
+    device = next(model.parameters()).device
+    batch = 1 if device.type == "cpu" else max(1, BATCH_PIXELS // window.pixels[0, ..., 0].size)
+    beside = _beside(window, device, batch) if model.config.references else repeat(None)
     pieces = []
-    for start in range(window.own.start, window.own.stop, batch):
-        frames = window.pixels[start : min(start + batch, window.own.stop)]
-        seen = None if beside is None else np.stack(list(islice(beside, len(frames))))
-        pieces.append(restore(model, frames, references=seen, tile=tile, min_degraded=min_degraded))
+    for start, seen in zip(range(window.own.start, window.own.stop, batch), beside, strict=False):
+        frames = _to_tensor(window.pixels[start : min(start + batch, window.own.stop)], device)
+        pieces.append(_restored(model, frames, seen, tile, min_degraded))
     return Restored(
         np.concatenate([piece.pixels for piece in pieces]), np.concatenate([piece.mask for piece in pieces])
     )
+
+
+def _beside(window: Window, device: torch.device, batch: int) -> Iterator[Tensor]:
+    """The references of a run, `batch` frames at a time: [b, 6, H, W] in [0, 1]."""
+    if device.type != "cpu":
+        yield from (references_on(window, device) / 255).split(batch)
+        return
+    for seen in references(window):
+        yield _to_tensor(seen[None], device)
 
 
 def _check(pixels: NDArray[np.uint8], channels: int) -> None:

@@ -5,7 +5,8 @@ them what the network is shown beside each frame; `moved` makes footage of photo
 """
 
 from spair_core.footage.camera import CameraConfig, moved
+from spair_core.footage.on_device import references_on
 from spair_core.footage.references import references
 from spair_core.footage.windows import Reach, Window, windows
 
-__all__ = ["CameraConfig", "Reach", "Window", "moved", "references", "steadiness", "windows"]
+__all__ = ["CameraConfig", "Reach", "Window", "moved", "references", "references_on", "steadiness", "windows"]

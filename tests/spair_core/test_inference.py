@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from spair_core import inference, weights
-from spair_core.footage import Reach, references, windows
+from spair_core.footage import Reach, references, references_on, windows
 from spair_core.network import Spair
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -89,10 +91,10 @@ def test_a_clip_gives_the_same_pixels_whole_and_in_runs(footage_model, photos):
 
 def test_frames_go_through_beside_their_references(footage_model, photos):
     (window,) = windows(iter(noisy_drive(photos[2])), 100, Reach())
-    restored = inference.restore_window(footage_model, window, batch=4)
+    restored = inference.restore_window(footage_model, window)
     for k, seen in enumerate(references(window)):
         alone = inference.restore(footage_model, window.pixels[k][None], references=seen[None])
-        assert np.abs(alone.pixels[0].astype(int) - restored.pixels[k]).max() <= 1
+        assert (alone.pixels[0] == restored.pixels[k]).all()
     still = inference.restore(footage_model, window.pixels[10][None])
     assert (still.pixels[0] != restored.pixels[10]).any()
 
@@ -153,3 +155,30 @@ def test_a_mask_without_a_change_that_one_sees_is_nothing_found(model, monkeypat
     passed = inference.restore(model, pixels)
     assert not passed.mask.any()
     assert (passed.pixels == pixels).all()
+
+
+def test_a_gpu_is_given_frames_in_batches_beside_references_of_its_own(footage_model, photos, monkeypatch):
+    """What another device would be given, on a CPU."""
+    (window,) = windows(iter(noisy_drive(photos[2], 12)), 100, Reach())
+    given = []
+    monkeypatch.setattr(
+        inference,
+        "_restored",
+        lambda model, pictures, beside, *_: given.append((pictures, beside)) or nothing,
+    )
+    monkeypatch.setattr(inference, "_to_tensor", lambda pixels, device: torch.tensor(pixels))
+    monkeypatch.setattr(inference, "BATCH_PIXELS", 5 * 64 * 96)
+    monkeypatch.setattr(inference, "references_on", lambda window, device: references_on(window, CPU))
+    nothing = inference.Restored(np.zeros((1, 1, 1, 3), np.uint8), np.zeros((1, 1, 1), bool))
+
+    class OnGpu:
+        config = footage_model.config
+
+        def parameters(self):
+            return iter([torch.zeros(1, device="meta")])
+
+    inference.restore_window(OnGpu(), window)
+    assert [len(pictures) for pictures, _ in given] == [5, 5, 2]
+    assert [tuple(beside.shape) for _, beside in given] == [(5, 6, 64, 96), (5, 6, 64, 96), (2, 6, 64, 96)]
+    seen = torch.cat([beside for _, beside in given])
+    assert torch.equal(seen, references_on(window, CPU) / 255)
