@@ -59,7 +59,7 @@ def test_it_serves_as_well_as_the_form_for_cpus(photos):
     here = np.stack(list(references(window))).astype(np.float64)
     there = references_on(window, CPU).permute(0, 2, 3, 1).numpy()
     inner = np.s_[3:-3, 8:-8, 16:-16]
-    assert np.abs(here[..., 3:] - there[..., 3:]).mean() < 0.3  # but for an exposure on its threshold
+    assert np.abs(here[..., 3:] - there[..., 3:]).mean() < 0.6  # but for an exposure on its threshold
     truth = np.stack(dry)[inner].astype(np.float64)
     away = [np.abs(aligned[..., :3][inner] - truth).mean() for aligned in (here, there)]
     came = np.abs(np.stack(wet)[inner] - truth).mean()
