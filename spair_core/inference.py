@@ -16,6 +16,8 @@ from torch import Tensor
 from spair_core.footage import Window, references, references_on
 from spair_core.network import MULTIPLE, Spair, pad_to_multiple
 
+TILE = 1920
+"""Longest side of what goes through in one piece: a full HD frame does, in 3.5 GB at most on a CPU."""
 OVERLAP = 64
 """Pixels that neighbouring tiles share; there their results fade into one another."""
 NEAR = 4
@@ -46,7 +48,7 @@ def restore(
     pixels: NDArray[np.uint8],
     *,
     references: NDArray[np.uint8] | None = None,
-    tile: int = 1024,
+    tile: int = TILE,
     min_degraded: float = MIN_DEGRADED,
 ) -> Restored:
     """Restore uint8 pictures [B, H, W, 3] of one size, on the model's device.
@@ -84,7 +86,7 @@ def _harmless(pictures: Tensor, restored: Tensor, mask: Tensor, min_degraded: fl
 
 @torch.inference_mode()
 def restore_window(
-    model: Spair, window: Window, *, tile: int = 1024, min_degraded: float = MIN_DEGRADED
+    model: Spair, window: Window, *, tile: int = TILE, min_degraded: float = MIN_DEGRADED
 ) -> Restored:
     """Restore the frames of a run beside their references, where the model takes them.
 

@@ -31,7 +31,7 @@ from pipelines.services import cluster, models, storage, tracking
 from pipelines.services.models import ModelError, ResolvedModel
 from pipelines.services.quarantine import Quarantine, QuarantinedError
 from pipelines.services.storage import StorageError
-from spair_core import images
+from spair_core import images, inference
 from spair_core.footage import Reach, Window
 from spair_core.panels import overlay, side_by_side
 
@@ -59,7 +59,7 @@ class CompareConfig:
     """Processes that hold both models."""
     num_gpus: float = 0.0
     """GPUs of each of them; 0 computes on CPUs."""
-    tile: int = 1024
+    tile: int = inference.TILE
     """Larger pictures go through in overlapping tiles."""
     panels: int = 8
     """Pictures to keep of where the two differ most."""

@@ -50,7 +50,7 @@ def measured(
     actors: int,
     num_cpus: float,
     num_gpus: float,
-    tile: int = 1024,
+    tile: int = inference.TILE,
 ) -> Iterator[dict[str, Any]]:
     """What `measure` gave for each of `picture_row`s, with its `key` and `panel`; or `error`, why nothing.
 

@@ -49,7 +49,7 @@ class EvaluateConfig:
     """Processes that hold the model."""
     num_gpus: float = 0.0
     """GPUs of each of them; 0 computes on CPUs."""
-    tile: int = 1024
+    tile: int = inference.TILE
     """Larger pictures go through in overlapping tiles."""
     limit: int | None = None
     """Look at only so many pictures of each set."""
@@ -235,7 +235,7 @@ class _Restorer:
 
 @torch.inference_mode()
 def mask_bce(
-    model: Spair, degraded: NDArray[np.uint8], mask: NDArray[np.bool_] | None, tile: int = 1024
+    model: Spair, degraded: NDArray[np.uint8], mask: NDArray[np.bool_] | None, tile: int = inference.TILE
 ) -> float:
     """Binary cross-entropy of Net_L's logits against a mask bool [H, W], in nats a pixel.
 

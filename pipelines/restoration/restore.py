@@ -74,7 +74,7 @@ class RestoreConfig:
     """Processes that hold the model."""
     num_gpus: float = 0.0
     """GPUs of each of them (a fraction shares one); 0 computes on CPUs."""
-    tile: int = 1024
+    tile: int = inference.TILE
     """Larger pictures are restored in overlapping tiles with sides of so many pixels."""
     quality: int = 95
     """JPEG and lossy WebP quality of restored pictures."""
