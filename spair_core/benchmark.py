@@ -16,8 +16,7 @@ import torch
 import tyro
 
 from spair_core.cost import streak_mask
-from spair_core.footage import Window, references, references_on
-from spair_core.footage.camera import BEATS, NEIGHBOURS, TIMES
+from spair_core.footage import Reach, Window, references, references_on, windows
 from spair_core.network import Spair, light
 
 
@@ -79,11 +78,10 @@ def seconds(config: BenchmarkConfig, height: int, width: int) -> tuple[float, fl
 def _window(height: int, width: int) -> Window:
     """A frame of a texture that glides past, with those around it."""
     coarse = np.random.default_rng(0).integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
-    scene = cv2.resize(coarse, (width + 100, height), interpolation=cv2.INTER_CUBIC)
-    frames = [scene[:, 50 + 3 * at :][:, :width] for at in TIMES]
-    here = TIMES.index(0)
-    near, far = (tuple(TIMES.index(at) for at in times) for times in (NEIGHBOURS, BEATS))
-    return Window(np.stack(frames), range(here, here + 1), (near,), (far,))
+    wide = cv2.resize(coarse, (width + 200, height), interpolation=cv2.INTER_CUBIC)
+    scene = np.asarray(wide, dtype=np.uint8)
+    (whole,) = windows(((scene[:, 3 * k :][:, :width], k / 30) for k in range(61)), 61, Reach())
+    return whole.at(30)
 
 
 if __name__ == "__main__":

@@ -70,13 +70,15 @@ def _restored(
 ) -> Restored:
     if tile < 2 * OVERLAP:
         raise ValueError(f"tile must be at least {2 * OVERLAP} pixels, not {tile}")
-    restored, mask = _harmless(pictures, *_tiled(model, pictures, beside, tile), min_degraded)
+    restored, mask = harmless(pictures, *_tiled(model, pictures, beside, tile), min_degraded)
     quantized = (restored.clamp(0, 1) * 255).round().to(torch.uint8)
     return Restored(quantized.permute(0, 2, 3, 1).cpu().numpy(), mask[:, 0].cpu().numpy())
 
 
-def _harmless(pictures: Tensor, restored: Tensor, mask: Tensor, min_degraded: float) -> tuple[Tensor, Tensor]:
-    """The restored pictures and their masks, without what had better be left alone."""
+def harmless(
+    pictures: Tensor, restored: Tensor, mask: Tensor, min_degraded: float = MIN_DEGRADED
+) -> tuple[Tensor, Tensor]:
+    """The restored pictures [B, 3, H, W] in [0, 1] and their masks, without what had better be left alone."""
     changed = mask & ((restored - pictures).abs().amax(1, keepdim=True) > UNSEEN)
     enough = changed.float().mean((1, 2, 3), keepdim=True) >= max(min_degraded, 1e-12)
     mask = mask & enough

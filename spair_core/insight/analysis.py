@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spair_core import cost, metrics
+from spair_core.inference import harmless
 from spair_core.insight.probes import Attention, Floats, Modulation, watched
 from spair_core.masks import coarsen
 from spair_core.network import MULTIPLE, Spair, pad_to_multiple
@@ -213,7 +214,8 @@ class _NetR:
         device = next(model.parameters()).device
         pixels = torch.tensor(picture, device=device).permute(2, 0, 1)[None].float() / 255
         self.model, self.size = model, picture.shape[:2]
-        self.padded = pad_to_multiple(pixels)
+        self.pixels = pixels
+        self.padded = pad_to_multiple(model.stacked(pixels, None))
         self.located = model.localizer(self.padded)
         self.logits: NDArray[np.float32] = self._cut(self.located.logits)[0].cpu().numpy()
 
@@ -228,11 +230,12 @@ class _NetR:
         return np.asarray(self._cut(self._marked(threshold))[0].cpu())
 
     def restored(self, threshold: float) -> NDArray[np.uint8]:
-        """uint8 [H, W, 3]."""
-        indices = self.model.indices(self._marked(threshold))
-        restored = self.padded + self.model.restorer(self.padded, self.located, indices)
-        levels = (self._cut(restored).clamp(0, 1) * 255).round().to(torch.uint8)
-        return np.asarray(levels.permute(1, 2, 0).cpu())
+        """uint8 [H, W, 3], as `inference` gives it."""
+        marked = self._marked(threshold)
+        correction = self.model.restorer(self.padded, self.located, self.model.indices(marked))
+        restored = self.pixels + self._cut(correction)
+        kept, _ = harmless(self.pixels, restored, self._cut(marked)[None])
+        return np.asarray((kept[0].clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu())
 
 
 def _sweep(
