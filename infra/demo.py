@@ -40,7 +40,7 @@ SHOWN_CLIP, SHOWN_STILL = "front/drive.mp4", "stills/temple.jpg"
 class DemoConfig:
     """What the demo runs with."""
 
-    model: str = "rain-light"
+    model: str = "footage-light"
     """A file, a URI, or the name of shipped weights."""
     folder: Path = Path(".demo")
     """Emptied first; afterwards it holds the results, the buckets and MLflow's database."""

@@ -68,7 +68,7 @@ class RestoreConfig:
     """Folder or prefix of pictures and clips, such as s3://dashcams/2026-11-20."""
     destination: str
     """Where the restored ones go, under the same names."""
-    model: str = "rain-light"
+    model: str = "footage-light"
     """A file, a URI, models:/spair-rain@champion, or the name of shipped weights."""
     actors: int = 1
     """Processes that hold the model."""
