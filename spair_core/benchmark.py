@@ -1,6 +1,6 @@
 """Seconds a frame of footage on this machine: its references, and the network that takes them.
 
-python -m spair_core.benchmark --size 360 640 --size 720 1280
+python -m spair_core.benchmark --sizes 360 640 720 1280
 """
 
 from __future__ import annotations

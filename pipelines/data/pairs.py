@@ -6,9 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate, groupby, repeat
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
-from uuid import uuid4
 
 import numpy as np
 import ray.data
@@ -115,9 +113,7 @@ class _Frame(NamedTuple):
 
 
 def _frames(uri: str, folder: str, reach: Reach | None) -> Iterator[_Frame]:
-    local = Path(folder) / f"{uuid4().hex}{Path(uri).suffix}"
-    storage.download(uri, local)
-    for piece in medium("clip").read(local, reach):
+    for piece in medium("clip").read(storage.fetch(uri, folder), reach):
         for place, seconds in enumerate(piece.seconds):
             yield _Frame(piece.window, place, seconds)
 

@@ -16,23 +16,21 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import chain, islice, repeat
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import ray.data
-import torch
 from numpy.typing import NDArray
 
 from pipelines.data import layouts
 from pipelines.data.layouts import PairFiles
 from pipelines.judging.evaluation import PSNR_CEILING, EvaluateConfig, plain
-from pipelines.media import Piece, medium, medium_of, packed, unpacked
+from pipelines.media import NO_PIECE, Piece, medium, medium_of, packed, unpacked
 from pipelines.services import cluster, models, storage
 from pipelines.services.models import ResolvedModel
 from pipelines.services.quarantine import Quarantine, QuarantinedError
 from pipelines.services.storage import StorageError
-from spair_core import images, inference, metrics, weights
+from spair_core import images, inference, metrics
 from spair_core.footage import Reach, Window, steadiness, windows
 from spair_core.masks import mask_from_pair
 
@@ -141,16 +139,13 @@ def _runs(
     row: dict[str, Any], config: EvaluateConfig, reach: Reach | None, quarantine: Quarantine
 ) -> Iterator[dict[str, Any]]:
     clip = _Clip(row["name"], tuple(row["seen"]), tuple(row["truth"]))
-    blank = {"name": clip.name, "error": "", "truth": b"", **packed(Piece(Window.alone(_NOTHING), None))}
+    blank = {"name": clip.name, "error": "", "truth": b"", **NO_PIECE}
     try:
         with quarantine.hold(clip.name), tempfile.TemporaryDirectory() as folder:
             for window, truth in _both(clip, folder, config, reach):
                 yield {**blank, **packed(Piece(window, None)), "truth": truth}
     except (ValueError, StorageError, QuarantinedError, OSError, MemoryError) as error:
         yield {**blank, "error": str(error)}
-
-
-_NOTHING = np.zeros((1, 1, 1, 3), np.uint8)
 
 
 def _both(
@@ -175,9 +170,7 @@ def _frames(uris: Sequence[str], folder: str, rate: float) -> Iterator[tuple[Pix
         for number, uri in enumerate(uris):
             yield images.decode(storage.read_bytes(uri)).pixels, number / rate
         return
-    local = Path(tempfile.mkdtemp(dir=folder)) / f"clip{Path(uris[0]).suffix}"
-    storage.download(uris[0], local)
-    for piece in medium("clip").read(local, None):
+    for piece in medium("clip").read(storage.fetch(uris[0], folder), None):
         yield from zip(piece.window.pixels, piece.seconds, strict=True)
 
 
@@ -185,8 +178,7 @@ class _Restorer:
     """The actor: holds the model and restores a run a call."""
 
     def __init__(self, model: bytes, tile: int, quarantine: Quarantine) -> None:
-        device = "cuda" if torch.cuda.is_available() and ray.get_gpu_ids() else "cpu"
-        self.model = weights.load(model)[0].to(device)
+        self.model = models.load_here(model)
         self.tile, self.quarantine = tile, quarantine
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,6 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -216,9 +215,7 @@ def _pictures(row: dict[str, Any], reach: Reach | None, quarantine: Quarantine) 
 
 def _seen(item: _Item, reach: Reach | None) -> Iterator[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
-        local = Path(folder) / f"source{Path(item.key).suffix}"
-        storage.download(item.uri, local)
-        kind = medium(item.kind)
+        kind, local = medium(item.kind), storage.fetch(item.uri, folder)
         for number, window in _frames(kind.read(local, reach), item.frames, item.step):
             yield picture_row(f"{item.key}#{number}" if kind.join else item.key, window)
 

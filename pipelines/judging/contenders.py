@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 import ray
 import ray.data
-import torch
 from numpy.typing import NDArray
 
-from pipelines.media import Piece, packed, unpacked
-from pipelines.services import cluster
+from pipelines.media import NO_PIECE, Piece, packed, unpacked
+from pipelines.services import cluster, models
 from pipelines.services.models import ResolvedModel
 from pipelines.services.quarantine import Quarantine
-from spair_core import inference, weights
+from spair_core import inference
 from spair_core.footage import Window
 from spair_core.network import Spair
 
@@ -38,8 +37,7 @@ Measure = Callable[[NDArray[np.uint8], list[Look]], tuple[dict[str, Any], bytes]
 
 def picture_row(key: str, window: Window | None = None, error: str = "") -> dict[str, Any]:
     """A picture, or a frame with those around it, on its way to the models; or why there is none."""
-    columns = {"pixels": b"", "shape": [0], "around": b""} if window is None else packed(Piece(window, None))
-    return {"key": key, "error": error, **columns}
+    return {"key": key, "error": error, **(NO_PIECE if window is None else packed(Piece(window, None)))}
 
 
 def measured(
@@ -98,8 +96,7 @@ class _Contenders:
 
     def __init__(self, files: list[bytes], measure: Measure, tile: int, quarantine: Quarantine) -> None:
         self.measure, self.tile, self.quarantine = measure, tile, quarantine
-        device = "cuda" if torch.cuda.is_available() and ray.get_gpu_ids() else "cpu"
-        self.models = [weights.load(data)[0].to(device) for data in files]
+        self.models = [models.load_here(data) for data in files]
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         answer = {"key": row["key"], "error": row["error"], "measured": "{}", "panel": b""}

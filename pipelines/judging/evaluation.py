@@ -204,11 +204,8 @@ class _Restorer:
     """The actor: holds the model and restores pictures, adding to a row what became of it."""
 
     def __init__(self, model: bytes, tile: int, bce: bool, quarantine: Quarantine) -> None:
-        self.model, card = weights.load(model)
-        self.threshold, self.tile, self.bce = card.mask_threshold, tile, bce
-        self.quarantine = quarantine
-        if torch.cuda.is_available() and ray.get_gpu_ids():
-            self.model = self.model.to("cuda")
+        self.model, self.threshold = models.load_here(model), weights.read_card(model).mask_threshold
+        self.tile, self.bce, self.quarantine = tile, bce, quarantine
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         nothing = {"restored": b"", "found": b"", "seconds_per_picture": 0.0, "mask_bce": math.nan}

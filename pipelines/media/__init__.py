@@ -4,10 +4,20 @@
 """
 
 from pipelines.media.catalogue import MEDIA, medium, medium_of
-from pipelines.media.medium import EncodeConfig, Encoding, Medium, MediumError, Piece, packed, unpacked
+from pipelines.media.medium import (
+    NO_PIECE,
+    EncodeConfig,
+    Encoding,
+    Medium,
+    MediumError,
+    Piece,
+    packed,
+    unpacked,
+)
 
 __all__ = [
     "MEDIA",
+    "NO_PIECE",
     "EncodeConfig",
     "Encoding",
     "Medium",

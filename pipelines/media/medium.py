@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,10 @@ class Medium:
     join: Callable[[Iterable[bytes], Path, Path], None] | None = None
     """Parts in order, the source and the file to write; None where what is read is one piece, whose part is
     the file."""
+
+
+NO_PIECE: Mapping[str, Any] = {"pixels": b"", "shape": [0], "around": b""}
+"""Those columns in a row that says why there is no piece."""
 
 
 def packed(piece: Piece) -> dict[str, Any]:

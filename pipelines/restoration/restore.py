@@ -13,7 +13,6 @@ references need, so that memory is bounded and many actors can share a clip; its
 from __future__ import annotations
 
 import hashlib
-import posixpath
 import tempfile
 import time
 from collections.abc import Iterator
@@ -24,7 +23,6 @@ from typing import Any
 
 import ray
 import ray.data
-import torch
 
 from pipelines.media import (
     EncodeConfig,
@@ -52,7 +50,7 @@ from pipelines.services import cluster, models, storage, tracking
 from pipelines.services.models import ResolvedModel
 from pipelines.services.quarantine import Quarantine, QuarantinedError
 from pipelines.services.storage import StorageError, StoredObject
-from spair_core import images, inference, weights
+from spair_core import images, inference
 from spair_core.footage import Reach, Window
 from spair_core.panels import before_after
 
@@ -243,8 +241,7 @@ def _pieces(item: dict[str, Any], reach: Reach | None) -> Iterator[dict[str, Any
 
 
 def _fetched(item: dict[str, Any], folder: str) -> tuple[Path, str]:
-    local = Path(folder) / f"source{posixpath.splitext(item['key'])[1]}"
-    storage.download(item["uri"], local)
+    local = storage.fetch(item["uri"], folder)
     with local.open("rb") as file:
         return local, hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -253,10 +250,8 @@ class _Restorer:
     """The actor: holds the model, and restores one picture or one run of frames a call."""
 
     def __init__(self, model: bytes, tile: int, min_degraded: float, quarantine: Quarantine) -> None:
-        self.model = weights.load(model)[0]
+        self.model = models.load_here(model)
         self.tile, self.min_degraded, self.quarantine = tile, min_degraded, quarantine
-        if torch.cuda.is_available() and ray.get_gpu_ids():
-            self.model = self.model.to("cuda")
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         row = {**row, "model_seconds": 0.0, "degraded_share": 0.0, "panel_png": b""}

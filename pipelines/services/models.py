@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import ray
+import torch
+
 from pipelines.services import storage, tracking
 from spair_core import weights
 from spair_core.network import Spair
@@ -55,6 +58,15 @@ class ResolvedModel:
     def build(self) -> Spair:
         """The network, on the CPU and in evaluation mode."""
         return weights.load(self.data)[0]
+
+
+def load_here(data: bytes) -> Spair:
+    """The network of a model file in evaluation mode, on the GPU of this Ray worker where it has one.
+
+    Raises WeightsError.
+    """
+    model = weights.load(data)[0]
+    return model.to("cuda") if torch.cuda.is_available() and ray.get_gpu_ids() else model
 
 
 def resolve(spec: str) -> ResolvedModel:

@@ -169,6 +169,13 @@ def download(uri: str, local: Path) -> None:
         filesystem.get_file(path, str(local))
 
 
+def fetch(uri: str, folder: str) -> Path:
+    """Copy an object into a local folder, under a name of its own with its ending. Raises StorageError."""
+    local = Path(tempfile.mkdtemp(dir=folder)) / f"source{posixpath.splitext(uri)[1]}"
+    download(uri, local)
+    return local
+
+
 def copy(source: str, target: str) -> None:
     """Copy an object, by the store itself where both are in one. Raises StorageError."""
     (one, here), (other, there) = resolve(source), resolve(target)

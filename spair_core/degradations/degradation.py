@@ -13,6 +13,9 @@ Pixels = NDArray[np.uint8]
 Made = tuple[Pixels, NDArray[np.bool_]]
 """A degraded picture uint8 [H, W, 3] and the mask bool [H, W] of where it is."""
 
+Over = Callable[[Sequence[Pixels], np.random.Generator], list[Pixels]]
+"""A degradation laid over frames uint8 [H, W, 3] of one scene."""
+
 Measure = Literal["Y", "RGB", "Lab"]
 """PSNR and SSIM on luma or on RGB, or errors in CIE Lab by region."""
 
@@ -35,5 +38,5 @@ class Degradation:
     draw: Callable[[Pixels, np.random.Generator, float, float], Made]
     """(clean, rng, dry, threshold): degrade a clean picture. All randomness is the generator's; the share
     `dry` of the pictures stays as it is, with an empty mask."""
-    over: Callable[[Sequence[Pixels], np.random.Generator], list[Pixels]] | None = None
+    over: Over | None = None
     """The same laid over frames of one scene; None where footage has none of it."""

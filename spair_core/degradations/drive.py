@@ -8,7 +8,7 @@ left alone.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import av
@@ -16,13 +16,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from spair_core.degradations.degradation import Over, Pixels
 from spair_core.footage import Window
 from spair_core.masks import mask_from_pair
 
-Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
-Over = Callable[[Sequence[Pixels], np.random.Generator], list[Pixels]]
-"""A degradation laid over frames of one scene."""
 
 
 @dataclass(frozen=True)
