@@ -1,4 +1,4 @@
-# Every target sets up what it needs: a machine with make and Python 3.11, 3.12 or 3.13 is enough.
+# Every target but `gpu` sets up what it needs: a machine with make and Python 3.11, 3.12 or 3.13 is enough.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,13 +8,14 @@ READY := $(VENV)/ready
 # Tests run in two processes; those on the Ray cluster stay in one of them (tests/conftest.py).
 TWO := --numprocesses 2 --dist loadgroup
 
-.PHONY: demo test check stack lock clean help
+.PHONY: demo test check stack gpu lock clean help
 
 help:
 	@echo "make demo    restore a rainy bucket end to end on this machine (2 minutes after set-up)"
 	@echo "make test    run every test"
 	@echo "make check   lint, format, types and the tests that need no Ray cluster and are not long"
 	@echo "make stack   run an object store, Ray and MLflow on loopback until Ctrl-C"
+	@echo "make gpu     test, check, time and train on this machine's GPU, with the packages it has"
 	@echo "make lock    pin the newest packages that fit pyproject.toml"
 	@echo "make clean   remove the environment and everything the targets made"
 
@@ -32,6 +33,10 @@ check: $(READY)
 
 stack: $(READY)
 	@exec $(BIN)/python -m infra.stack
+
+# A machine that is lent for minutes brings torch for its GPU and often nothing to install from.
+gpu:
+	@$(PYTHON) -m infra.gpu $(ARGS)
 
 # torch comes first and by pip, with whatever its build for this machine needs (CUDA libraries or none);
 # everything else is pinned, so nothing is left to resolve. uv is the fast way; pip the sure one, for
@@ -58,5 +63,5 @@ lock: $(READY)
 	  requirements.lock
 
 clean:
-	rm -rf $(VENV) .demo .stack build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .demo .stack .gpu build *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -8,7 +8,6 @@ runs all three on loopback, prints what to export, and stops them on Ctrl-C. `ob
 
 from __future__ import annotations
 
-import ctypes
 import os
 import secrets
 import shutil
@@ -22,16 +21,15 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import tyro
 
+from infra import processes
+
 LOOPBACK = "127.0.0.1"
-GRACE_SECONDS = 15
-"""How long a server may take to stop before it is killed."""
 
 NEXT = """
 In a shell with these exports:
@@ -145,14 +143,14 @@ def server(
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
-        process = _start(
+        process = processes.start(
             command, environment, signal.SIGTERM, stdin=subprocess.DEVNULL, stdout=output, stderr=output
         )
     try:
         _wait_for(process, answers_at, log, patience)
         yield
     finally:
-        _stop(process, signal.SIGTERM)
+        processes.stop(process, signal.SIGTERM)
 
 
 def task(command: list[str], environment: Mapping[str, str], folder: Path) -> int:
@@ -160,25 +158,11 @@ def task(command: list[str], environment: Mapping[str, str], folder: Path) -> in
 
     Where the wait is broken off, by Ctrl-C say, the program is interrupted and ended first.
     """
-    process = _start(command, environment, signal.SIGINT, cwd=folder)
+    process = processes.start(command, environment, signal.SIGINT, cwd=folder)
     try:
         return process.wait()
     finally:
-        _stop(process, signal.SIGINT)
-
-
-def _start(
-    command: list[str], environment: Mapping[str, str], ending: signal.Signals, **options: Any
-) -> subprocess.Popen[bytes]:
-    """A process in a group of its own, that gets `ending` when its owner dies, even by SIGKILL (on Linux)."""
-
-    def end_with_owner() -> None:
-        PR_SET_PDEATHSIG = 1
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, ending)
-
-    prepare = end_with_owner if sys.platform == "linux" else None
-    environment = {**os.environ, **environment}
-    return subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=prepare, **options)
+        processes.stop(process, signal.SIGINT)
 
 
 def _wait_for(process: subprocess.Popen[bytes], url: str, log: Path, patience: float) -> None:
@@ -193,22 +177,6 @@ def _wait_for(process: subprocess.Popen[bytes], url: str, log: Path, patience: f
         except OSError:
             time.sleep(0.1)
     raise StackError(f"a server did not start; {log} ends with:\n{log.read_text(errors='replace')[-1000:]}")
-
-
-def _stop(process: subprocess.Popen[bytes], ending: signal.Signals) -> None:
-    """End a process and whatever it started. A second Ctrl-C waits until that is done."""
-    impatient = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-    waiting = signal.pthread_sigmask(signal.SIG_BLOCK, impatient)
-    try:
-        process.send_signal(ending)
-        process.wait(GRACE_SECONDS)
-    except subprocess.TimeoutExpired:
-        pass
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        signal.pthread_sigmask(signal.SIG_SETMASK, waiting)
 
 
 def free_port() -> int:

@@ -17,9 +17,8 @@ from __future__ import annotations
 import tyro
 
 from jobs.entry import run
-from pipelines.data.crop_stream import CropConfig
 from pipelines.training.train import TrainConfig, train
-from spair_core.learning import LearningConfig
+from spair_core.learning import CropConfig, LearningConfig
 
 RECIPE = TrainConfig(
     data=tyro.MISSING,

@@ -1,6 +1,6 @@
 """How fast the operators and the network are here, beside their dense forms and the machine's own peaks.
 
-    python -m kernels.benchmark [--device cpu|cuda] [--json FILE] [--markdown FILE]
+    python -m kernels.benchmark [--device cpu|cuda] [--seconds N] [--json FILE] [--markdown FILE]
 
 Ours and the baselines take turns; a time is the median of several rounds after one to warm up. On a
 CPU every scene has a process of its own, so that none inherits another's memory, and a turn is as many
@@ -18,6 +18,10 @@ the bytes that must move once, against a large copy (small pictures fit a cache 
 reference is kernels.reference for SC and SFM, `dense_snl` in float64 for SNL (kernels.reference walks
 its pixels one by one) and the same network in float64. Null for `index`: its tables are right or
 wrong, not near, and its tests say which.
+
+On a GPU a scene has a batch of `pictures`, rows say how many of them a second our form takes
+(`frames_per_second`), and the networks' convolutions are those that cuDNN picks without trying, as when
+footage is restored; those of SC's scenes are tried out first, the dense baseline at its best.
 """
 
 from __future__ import annotations
@@ -26,19 +30,21 @@ import argparse
 import concurrent.futures
 import datetime
 import functools
+import gc
 import json
+import math
 import multiprocessing
 import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from kernels.contests import CONTESTS, PICTURES, Form, Ground, Pass, Scene, scenes
+from kernels.contests import CONTESTS, Form, Ground, Pass, Scene, scenes
 
 TURN = 0.05
 """Seconds that a form's turn on a CPU lasts at least."""
@@ -48,8 +54,10 @@ FAILURES = (RuntimeError, FloatingPointError, AssertionError, KeyError)
 """How a form fails that runs out of memory or does not take a dtype (spconv: the last two)."""
 
 Row = dict[str, str | int | float | None]
-KEYS = (*Scene._fields, "pass", "ours_ms", "baseline", "baseline_ms", "ratio", "peak_share", "error")
+KEYS = (*Scene._fields[:-1], "pass", "ours_ms", "baseline", "baseline_ms", "ratio", "peak_share", "error")
 """Of a row: `ratio` is baseline_ms / ours_ms; the pass "both" is forward and backward."""
+GPU_KEYS = (*KEYS, "pictures", "frames_per_second")
+"""Of a row on a GPU: also the batch, and the pictures of it that ours takes a second."""
 
 
 @dataclass(frozen=True)
@@ -92,21 +100,44 @@ def measure(scene: Scene, device: str, peaks: Peaks, repeats: int) -> Iterator[R
         share = work / (ours / 1000) / peak if ours else None
         for name, other in zip(contest.baselines, others, strict=True):
             ratio = other / ours if ours and other else None
-            yield dict(zip(KEYS, (*scene, wanted, ours, name, other, ratio, share, error), strict=True))
+            numbers = (*scene[:-1], wanted, ours, name, other, ratio, share, error)
+            row = dict(zip(KEYS, numbers, strict=True))
+            if device == "cuda":
+                row["pictures"] = scene.pictures
+                row["frames_per_second"] = 1000 * scene.pictures / ours if ours else None
+            yield row
 
 
 def _measured(scene: Scene, device: str, peaks: Peaks, repeats: int, threads: int) -> list[Row]:
     torch.set_num_threads(threads)
-    torch.backends.cudnn.benchmark = device == "cuda"  # the dense baselines at their best
-    return list(measure(scene, device, peaks, repeats))
+    torch.backends.cudnn.benchmark = device == "cuda" and scene.op == "sc_block"
+    try:
+        return list(measure(scene, device, peaks, repeats))
+    except torch.OutOfMemoryError as reason:
+        print(f"not measured: {scene}: {reason!r}", file=sys.stderr)
+        return []
+    finally:
+        if device == "cuda":  # the next scene has all of the memory
+            gc.collect()
+            torch.cuda.empty_cache()
 
 
-def _each_apart(task: Callable[[Scene], list[Row]], wanted: Sequence[Scene]) -> Iterator[list[Row]]:
+def _in_time(wanted: Sequence[Scene], until: float) -> Iterator[Scene]:
+    """The scenes that are asked for before a time of the monotonic clock; says how many were not."""
+    for number, scene in enumerate(wanted):
+        if time.monotonic() >= until:
+            print(f"out of time: {len(wanted) - number} of {len(wanted)} scenes left", file=sys.stderr)
+            return
+        yield scene
+
+
+def _each_apart(task: Callable[[Scene], list[Row]], wanted: Iterable[Scene]) -> Iterator[list[Row]]:
     """The rows of each scene, every one run in a fresh process."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["kernels"])  # a process then starts with torch loaded
     with concurrent.futures.ProcessPoolExecutor(1, context, max_tasks_per_child=1) as processes:
-        yield from processes.map(task, wanted)
+        for scene in wanted:  # asked for one by one: time may be over
+            yield processes.submit(task, scene).result()
 
 
 def _warm(name: str, form: Form, wanted: Pass) -> Callable[[], object] | None:
@@ -159,29 +190,33 @@ def _milliseconds(task: Callable[[], object], device: str) -> float:
 
 def heading(device: str, peaks: Peaks) -> str:
     """What stands above a table: the machine, the date, the versions, the peaks and how to read it."""
+    keys = GPU_KEYS if device == "cuda" else KEYS
     if device == "cuda":
         machine = torch.cuda.get_device_name()
         tf32 = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
         how = f"CUDA {torch.version.cuda}, TF32 in convolutions {tf32[0]}, in products {tf32[1]}"
+        how += ", batches as in the table"
     else:
         facts = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
         models = [line.partition(": ")[2] for line in facts.splitlines() if line.startswith("model name")]
-        machine, how = (*models, platform.processor())[0], f"threads: {torch.get_num_threads()}"
+        machine = (*models, platform.processor())[0]
+        how = f"threads: {torch.get_num_threads()}, pictures in a batch: 1"
     rates = ", ".join(f"{dtype} product {rate / 1e9:,.1f} GFLOP/s" for dtype, rate in peaks.gemm.items())
     return f"""# {machine}
 
-{datetime.date.today()}, torch {torch.__version__}, {how}, pictures in a batch: {PICTURES[device]}.
+{datetime.date.today()}, torch {torch.__version__}, {how}.
 Measured peaks: {rates}, copy {peaks.copy / 1e9:,.1f} GB/s (read plus written).
 Made by `python -m kernels.benchmark`, whose docstring says what each number is; times in milliseconds.
 
-| {" | ".join(KEYS)} |
-{"|---" * len(KEYS)}|"""
+| {" | ".join(keys)} |
+{"|---" * len(keys)}|"""
 
 
 def table_line(row: Row) -> str:
     """A row as a line of a Markdown table."""
     forms = {"ours_ms": ".3f", "baseline_ms": ".3f", "ratio": ".2f", "peak_share": ".1%", "error": ".1e"}
-    cells = ("null" if row[key] is None else format(row[key], forms.get(key, "")) for key in KEYS)
+    forms["frames_per_second"] = ".1f"
+    cells = ("null" if value is None else format(value, forms.get(key, "")) for key, value in row.items())
     return f"| {' | '.join(cells)} |"
 
 
@@ -195,13 +230,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="one small scene of each operator")
     parser.add_argument("--threads", type=int, help="of torch on the CPU (default: 1 with --device cpu)")
     parser.add_argument("--repeats", type=int, default=5, help="rounds that a median is taken of")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="no scene is begun after so many")
     flags = parser.parse_args(arguments)
     if flags.device == "cuda" and not torch.cuda.is_available():
         parser.error("torch sees no CUDA device here")
     if flags.threads or flags.device == "cpu":
         torch.set_num_threads(flags.threads or 1)
 
-    wanted = list(scenes(flags.device, quick=flags.quick))
+    started, wanted = time.monotonic(), list(scenes(flags.device, quick=flags.quick))
     peaks = Peaks.measure(flags.device, sorted({scene.dtype for scene in wanted}), quick=flags.quick)
     rows: list[Row] = []
     table = [heading(flags.device, peaks)]
@@ -209,7 +245,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     task = functools.partial(
         _measured, device=flags.device, peaks=peaks, repeats=flags.repeats, threads=torch.get_num_threads()
     )
-    for found in _each_apart(task, wanted) if flags.device == "cpu" else map(task, wanted):
+    in_time = _in_time(wanted, started + flags.seconds)
+    for found in _each_apart(task, in_time) if flags.device == "cpu" else map(task, in_time):
         for row in found:
             rows.append(row)
             table.append(table_line(row))

@@ -9,8 +9,9 @@ import copy
 import functools
 import importlib
 import importlib.util
+import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -20,17 +21,20 @@ from torch import Tensor, nn
 
 from kernels import ActiveIndex, build_index, reference, sc_block, sfm, snl_step
 
-PICTURES = {"cpu": 1, "cuda": 4}
-"""Pictures in a batch."""
 CHANNELS, GROWTH, LAYERS = 64, 32, 6
 SNL_SCALE = CHANNELS**-0.5
 SFM_GUARDS = {"eps": 1e-3, "max_ratio": 4.0, "fade": 16.0}
+SMALL, HALF, LARGE = (256, 256), (360, 640), (720, 1280)
+GPU_BATCHES = {SMALL: 1, (320, 480): 8, HALF: 4, LARGE: 4, (1080, 1920): 2}
+"""Pictures of a size that fill a GPU, and with which the dense forms fit into 80 GB."""
+GPU_BACKWARD_CELLS = 1 << 21
+"""Most cells of a batch that a network's backward pass, for which every layer's are kept, is timed on."""
 
 Pass = Literal["forward", "both"]
 
 
 class Scene(NamedTuple):
-    """What is run on what; `density` is the nominal share of degraded cells of a `mask` of that shape."""
+    """What is run on how many pictures; `density` is the nominal share of degraded cells of such a `mask`."""
 
     op: str
     height: int
@@ -39,6 +43,7 @@ class Scene(NamedTuple):
     density: float
     mask: str
     dtype: str
+    pictures: int = 1
 
 
 @dataclass(frozen=True)
@@ -77,8 +82,8 @@ class Ground:
         """Draw it, always the same."""
         torch.manual_seed(0)
         size = scene.height, scene.width
-        mask = draw_mask(scene.mask, PICTURES[device], *size, scene.density).to(device)
-        x = torch.randn(PICTURES[device], scene.channels, *size, device=device)
+        mask = draw_mask(scene.mask, scene.pictures, *size, scene.density).to(device)
+        x = torch.randn(scene.pictures, scene.channels, *size, device=device)
         x = x.to(getattr(torch, scene.dtype), memory_format=torch.channels_last)
         return Ground(mask, build_index(mask), x.requires_grad_())
 
@@ -103,24 +108,53 @@ def rows_of(pictures: Tensor) -> Tensor:
 
 def scenes(device: str, *, quick: bool = False) -> Iterator[Scene]:
     """All that is run on a device by default; `quick` is one small scene of each operator."""
-    cpu = device == "cpu"
-    sizes = [(64, 64), (128, 128), (256, 256)] if cpu else [(256, 256), (360, 640)]
-    light = [(256, 256), (512, 512)] if cpu else [(256, 256), (720, 1280)]
-    full = light[:1] if cpu else light
-    dtypes = ["float32"] if cpu else ["bfloat16", "float16", "float32"]
-    masks = [("streak", density) for density in (0.02, 0.05, 0.1, 0.2, 0.5, 0.8, 0.9)]
-    masks += [("blob", 0.1), ("random", 0.1)]
-    densities = [0.0, 0.05, 0.1, 0.5]
     if quick:
-        sizes = light = full = [(32, 32)]
-        dtypes, masks, densities = dtypes[-1:], [("streak", 0.1)], [0.1]
-    for dtype in dtypes:
-        for op in ("index", "sc_block", "snl_step", "sfm"):
-            for size in sizes:
-                yield from (Scene(op, *size, CHANNELS, density, mask, dtype) for mask, density in masks)
-        for op, network_sizes in (("network_light", light), ("network_full", full)):
-            for size in network_sizes:
-                yield from (Scene(op, *size, 3, density, "streak", dtype) for density in densities)
+        yield from _grid(CONTESTS, [(32, 32)], _streaked(0.1), ["float32"])
+    elif device == "cpu":
+        yield from _scenes_on_a_cpu()
+    else:
+        for scene in _scenes_on_a_gpu():
+            yield scene._replace(pictures=GPU_BATCHES[scene.height, scene.width])
+
+
+def _scenes_on_a_cpu() -> Iterator[Scene]:
+    masks = [*_streaked(0.02, 0.05, 0.1, 0.2, 0.5, 0.8, 0.9), ("blob", 0.1), ("random", 0.1)]
+    sizes = [(64, 64), (128, 128), SMALL]
+    yield from _grid(["index", "sc_block", "snl_step", "sfm"], sizes, masks, ["float32"])
+    yield from _grid(["network_light"], [SMALL, (512, 512)], _streaked(0.0, 0.05, 0.1, 0.5), ["float32"])
+    yield from _grid(["network_full"], [SMALL], _streaked(0.0, 0.05, 0.1, 0.5), ["float32"])
+
+
+def _scenes_on_a_gpu() -> Iterator[Scene]:
+    """What matters most comes first, so that a run that is cut short lacks the least."""
+    low, networks, others = ["bfloat16"], ["network_light", "network_full"], [("blob", 0.1), ("random", 0.1)]
+    yield from _grid(["sc_block"], [LARGE], _streaked(0.02, 0.05, 0.1, 0.2, 0.5, 0.8, 1.0), low)
+    yield from _grid(["snl_step"], [HALF], _streaked(0.02, 0.05, 0.1, 0.2, 0.5, 0.8), low)
+    yield from _grid(["sfm", "index"], [LARGE], _streaked(0.05, 0.5), low)
+    for frame in ((320, 480), LARGE, (1080, 1920)):  # the networks with every pixel marked are the baseline
+        yield from _grid(networks, [frame], _streaked(0.05), ["bfloat16", "float32"])
+    for masks, dtypes in ((others, low), (_streaked(0.05, 0.2, 0.5), ["float32"])):
+        yield from _grid(["sc_block"], [LARGE], masks, dtypes)
+        yield from _grid(["snl_step"], [HALF], masks, dtypes)
+    yield from _grid(networks, [LARGE], _streaked(0.0, 0.2, 0.5), low)
+    # Small enough for their errors.
+    yield from _grid(CONTESTS, [SMALL], _streaked(0.1), ["bfloat16", "float32", "float16"])
+
+
+def _streaked(*densities: float) -> list[tuple[str, float]]:
+    return [("streak", density) for density in densities]
+
+
+def _grid(
+    ops: Iterable[str],
+    sizes: Sequence[tuple[int, int]],
+    masks: Sequence[tuple[str, float]],
+    dtypes: Sequence[str],
+) -> Iterator[Scene]:
+    """Every operator on one picture of every size, with every mask, in every dtype."""
+    for op, size, dtype, (mask, density) in itertools.product(ops, sizes, dtypes, masks):
+        channels = 3 if op.startswith("network") else CHANNELS
+        yield Scene(op, *size, channels, density, mask, dtype)
 
 
 def draw_mask(shape: str, pictures: int, height: int, width: int, density: float) -> Tensor:
@@ -136,6 +170,8 @@ def draw_mask(shape: str, pictures: int, height: int, width: int, density: float
 
 def _streaks(height: int, width: int, density: float, random: torch.Generator) -> Tensor:
     mask, wanted = torch.zeros(height, width, dtype=torch.bool), density * height * width
+    if density >= 1:
+        return ~mask  # the last gaps would take as long to hit as all others
     slope = torch.rand((), generator=random) - 0.5
     step, across = torch.arange(40)[:, None], torch.arange(3)
     while (missing := wanted - int(mask.sum())) > 0:
@@ -365,9 +401,10 @@ def _network(preset: str, ground: Ground) -> Contest:
     model = _built(preset, ground)
     pictures, mask, everywhere = leaf(ground.x.sigmoid()), ground.mask, torch.ones_like(ground.mask)
     leaves = [pictures, *model.parameters()]
-    flops = 2 * cost.count_mask(model.config, mask.cpu()).macs_per_pixel * mask.numel()
+    flops = 2 * cost.count_mask(model.config, mask).macs_per_pixel * mask.numel()
     work: dict[Pass, float] = {"forward": flops}
-    if pictures.is_cuda or preset == "light":  # the full one's backward pass takes a CPU too long
+    # The full one's backward pass takes a CPU too long.
+    if mask.numel() <= GPU_BACKWARD_CELLS if mask.is_cuda else preset == "light":
         work["both"] = 3 * flops
     return Contest(
         Form(lambda: model(pictures, mask).restored, leaves),

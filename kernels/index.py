@@ -18,6 +18,9 @@ from kernels.tables import TILE, ActiveIndex, LineTables
 SC_BREAK_EVEN = 0.85
 """Density from which SC's dense form is the faster one (measured: `python -m kernels.benchmark`)."""
 
+GPU_SC_BREAK_EVEN = 0.65
+"""The same on a GPU, whose dense convolutions waste less: between .75 (forward) and .5 (backward as well)."""
+
 BAND_CELLS = 1 << 10
 """Degraded cells of a band, about: SC works through one after another, and stays in a CPU's cache."""
 
@@ -85,7 +88,7 @@ def _bands_of(ascending: Tensor, cells: Tensor) -> Tensor | int:
 
 def _neighbours(cells: Tensor, active: Tensor) -> Tensor:
     n = active.numel()
-    if n > SC_BREAK_EVEN * cells.numel():
+    if n > (GPU_SC_BREAK_EVEN if cells.is_cuda else SC_BREAK_EVEN) * cells.numel():
         return active.new_empty(0, 9)
     if _on_kernels(cells):
         return gpu_cells.neighbours(cells, active)

@@ -35,13 +35,13 @@ from ray.train import ScalingConfig
 from ray.train.torch import TorchTrainer
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from pipelines.data.crop_stream import CropConfig, crop_example, epoch_batches, to_batch
+from pipelines.data.crop_stream import crop_example, epoch_batches
 from pipelines.data.layouts import PairFiles, find
 from pipelines.data.shards import list_row_groups
 from pipelines.services import cluster, storage
 from spair_core import images, network
 from spair_core.degradations.crops import Example
-from spair_core.learning import Batch, Learner, LearningConfig
+from spair_core.learning import Batch, CropConfig, Learner, LearningConfig, to_batch
 from spair_core.network import Spair
 
 

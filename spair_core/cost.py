@@ -48,8 +48,8 @@ def count(config: NetworkConfig, density: float, size: tuple[int, int] = (256, 2
 
 @torch.inference_mode()
 def count_mask(config: NetworkConfig, mask: Tensor) -> Cost:
-    """The same for a given mask, bool N x 1 x H x W."""
-    model = Spair(config).eval()
+    """The same for a given mask, bool N x 1 x H x W; counted on its device."""
+    model = Spair(config).eval().to(mask.device)
     spent = {"localizer": 0, "dense": 0, "sparse": 0}
 
     def dense(part: str) -> Any:
@@ -75,7 +75,7 @@ def count_mask(config: NetworkConfig, mask: Tensor) -> Cost:
             module.register_forward_hook(merge(part))
         elif isinstance(module, SparseConvolution | SparseNonLocal):
             module.register_forward_hook(sparse)
-    model(torch.zeros(mask.shape[0], 3, *mask.shape[-2:]), mask)
+    model(torch.zeros(mask.shape[0], 3, *mask.shape[-2:], device=mask.device), mask)
     parameters = sum(p.numel() for p in model.parameters())
     return Cost(parameters, float(mask.float().mean()), *(macs / mask.numel() for macs in spent.values()))
 

@@ -155,10 +155,10 @@ def _factors(model: Spair, pictures: Tensor, references: Tensor | None, tile: in
     stacked = model.stacked(pictures, references)
     factors: list[Tensor] = []
     for place in range(len(model.localizer.excite)):
-        sums = [
-            _sums(model.localizer.unexcited(pad_to_multiple(stacked[piece]), factors), piece, core)
-            for piece, core in _cores(pictures.shape[-2], pictures.shape[-1], tile)
-        ]
+        sums = []
+        for piece, core in _cores(pictures.shape[-2], pictures.shape[-1], tile):
+            seen = pad_to_multiple(stacked[piece]).to(model.dtype)
+            sums.append(_sums(model.localizer.unexcited(seen, factors), piece, core))
         count, total, squares = (sum(parts) for parts in zip(*sums, strict=True))
         mean = total / count
         deviation = (squares / count - mean * mean).clamp(min=0).sqrt()

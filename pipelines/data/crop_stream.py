@@ -26,45 +26,16 @@ from pipelines.data.shards import RowGroup, decode_example, list_row_groups, rea
 from pipelines.services import storage
 from pipelines.services.storage import StorageError
 from spair_core import images
-from spair_core.degradations.catalogue import degradations
-from spair_core.degradations.crops import Example, degrade, random_crop, random_flip
+from spair_core.degradations.crops import Example
 from spair_core.degradations.degradation import Material
 from spair_core.degradations.motion import BLUR, ShakeKernels
 from spair_core.degradations.rain import RAIN, StreakLayers
 from spair_core.degradations.shadows import SHADOW, ShadowMasks
-from spair_core.footage import Window, moved, references
 from spair_core.images import PictureError
-from spair_core.learning import Batch
-from spair_core.masks import mask_from_pair
+from spair_core.learning import Batch, CropConfig, columns_of, crop_of, filmed, to_batch
 
 BLOCKS_AHEAD = 200
 """Most tasks that one epoch is cut into; more only costs scheduling."""
-
-
-@dataclass(frozen=True)
-class CropConfig:
-    """How crops are cut from the shards."""
-
-    crop_size: int = 256
-    """Side of the square crops, in pixels (the paper's: 256)."""
-    crops_per_picture: int = 1
-    """Crops of a picture in an epoch; more than one saves decoding large pictures."""
-    mask_threshold: float = 0.05
-    """A pixel is degraded where |degraded - clean| exceeds this share of the range in any channel."""
-    dry: float = 0.12
-    """Share of clean pictures' crops that stay as they are: what is clean must be left alone."""
-    layers: str | None = None
-    """Shards of rain pairs whose real streak layers are also laid over clean pictures (task rain)."""
-    shadow_masks: str | None = None
-    """Folder of shadow masks (bright = shadow) whose shapes are also cast on clean pictures (task shadow)."""
-    shakes: str | None = None
-    """NPZ file of measured camera-shake kernels that clean pictures are also blurred by (task blur)."""
-    moved: float = 0.5
-    """Share of clean pictures that a simulated camera makes footage of, for networks that take references."""
-    alone: float = 0.12
-    """Share of frames that such networks are shown as if they were stills."""
-    seed: int = 0
-    """Seed of everything that is drawn: order, crops, flips and synthetic degradations."""
 
 
 @dataclass(frozen=True)
@@ -136,17 +107,6 @@ def epoch_batches(
         raise ValueError(f"epoch {epoch}: only {given} of {steps} batches could be read from the shards")
 
 
-def to_batch(arrays: dict[str, NDArray[Any]]) -> Batch:
-    """uint8 [N, H, W, 3] and bool [N, H, W] columns -> tensors of the network's range and layout."""
-
-    def pictures(name: str) -> torch.Tensor:
-        return torch.tensor(arrays[name]).permute(0, 3, 1, 2).float() / 255
-
-    mask = torch.tensor(arrays["mask"])[:, None].float()
-    beside = pictures("references") if "references" in arrays else None
-    return Batch(pictures("degraded"), pictures("clean"), mask, beside)
-
-
 def _crops_of_visit(
     batch: dict[str, NDArray[Any]], config: CropConfig, references: bool
 ) -> dict[str, NDArray[Any]]:
@@ -155,26 +115,17 @@ def _crops_of_visit(
     rng = np.random.default_rng([int(part) for part in batch["seed"][0]])
     examples = list(read_examples(group))
     crops = [
-        crop_example(_filmed(example, config, rng, task) if references else example, config, rng, task)
+        crop_example(filmed(example, config, rng, task) if references else example, config, rng, task)
         for _ in range(config.crops_per_picture)
         for example, task in examples
     ]
-    columns = [_columns(crop, rng.random() < config.alone, references) for crop in crops]
+    columns = [
+        columns_of(crop, with_references=references, alone=rng.random() < config.alone) for crop in crops
+    ]
     if not columns:
-        nothing = _columns(_nothing(config.crop_size), True, references)
+        nothing = columns_of(_nothing(config.crop_size), with_references=references)
         return {name: array[None][:0] for name, array in nothing.items()}
     return {name: np.stack([column[name] for column in columns]) for name in columns[0]}
-
-
-def _columns(crop: Example, alone: bool, with_references: bool) -> dict[str, NDArray[Any]]:
-    """A crop as it travels; with references uint8 [H, W, 6] where the network takes them."""
-    assert crop.degraded is not None
-    assert crop.mask is not None
-    columns: dict[str, NDArray[Any]] = {"degraded": crop.degraded, "clean": crop.clean, "mask": crop.mask}
-    if with_references:
-        seen = Window.alone(crop.degraded[None]) if alone else crop.shown
-        columns["references"] = next(references(seen))
-    return columns
 
 
 def _nothing(size: int) -> Example:
@@ -185,28 +136,10 @@ def _nothing(size: int) -> Example:
 def crop_example(
     example: Example, config: CropConfig, rng: np.random.Generator, task: str = "rain"
 ) -> Example:
-    """One crop, flipped at random; a clean picture's crop is degraded for `task`, masks are filled in.
-
-    Raises StorageError where the configured material cannot be read.
-    """
-    crop = random_flip(random_crop(example, config.crop_size, rng), rng)
-    if crop.degraded is None:
-        material = _material(config.layers, config.shadow_masks, config.shakes)
-        return degrade(crop, rng, task, dry=config.dry, threshold=config.mask_threshold, material=material)
-    if crop.mask is None:
-        return Example(
-            crop.degraded, crop.clean, mask_from_pair(crop.degraded, crop.clean, config.mask_threshold)
-        )
-    return crop
-
-
-def _filmed(example: Example, config: CropConfig, rng: np.random.Generator, task: str) -> Example:
-    """A camera's footage of a clean picture, of some of those whose degradation footage has."""
-    clean = example.degraded is None and example.window is None
-    if not clean or not any(part.over for part in degradations(task)) or rng.random() >= config.moved:
-        return example
-    window = moved(example.clean, config.crop_size, rng)
-    return Example(None, window.pixels[window.own[0]], window=window)
+    """`crop_of` with the configured material. Raises StorageError where that cannot be read."""
+    clean = example.degraded is None
+    material = _material(config.layers, config.shadow_masks, config.shakes) if clean else {}
+    return crop_of(example, config, rng, task, material)
 
 
 def read_examples(group: RowGroup) -> Iterator[tuple[Example, str]]:

@@ -25,13 +25,13 @@ from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, Sc
 from ray.train.torch import TorchTrainer, get_device, prepare_model
 
 from pipelines.data import shards
-from pipelines.data.crop_stream import CropConfig, epoch_batches
+from pipelines.data.crop_stream import epoch_batches
 from pipelines.data.shards import RowGroup, judged_example, list_row_groups, read_row_group
 from pipelines.services import cluster, models, storage, tracking
 from pipelines.services.models import ResolvedModel
 from spair_core import inference, metrics, network, weights
 from spair_core.degradations.crops import Example
-from spair_core.learning import Batch, Learner, LearningConfig, Phase
+from spair_core.learning import Batch, CropConfig, Learner, LearningConfig, Phase
 from spair_core.network import NetworkConfig, Spair
 from spair_core.panels import before_after
 

@@ -17,6 +17,8 @@ from spair_core.masks import THRESHOLD, mask_from_pair
 
 Part = TypeVar("Part")
 
+ALL_SHARE = 0.2
+"""Share of what is degraded in more than one way that is so in all of them at once."""
 REAL_SHARE = 0.4
 """Share of clean crops that are degraded with real material, where there is any, instead of drawn."""
 
@@ -132,9 +134,9 @@ def _degraded_frame(
 
 
 def _some(parts: Sequence[Part], rng: np.random.Generator) -> Sequence[Part]:
-    """One of the parts, or all; each as often."""
-    choice = int(rng.integers(len(parts) + (len(parts) > 1)))
-    return parts if choice == len(parts) else parts[choice : choice + 1]
+    """One of the parts, each as often, or sometimes all."""
+    choice = int(rng.integers(len(parts)))
+    return parts if rng.random() < ALL_SHARE else parts[choice : choice + 1]
 
 
 def _each(example: Example, change: Callable[[NDArray[Any]], NDArray[Any]]) -> Example:

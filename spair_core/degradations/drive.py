@@ -11,7 +11,6 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import av
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +20,10 @@ from spair_core.footage import Window
 from spair_core.masks import mask_from_pair
 
 Floats = NDArray[np.float32]
+
+
+JPEG_QUALITY = 88
+"""That is about as good as H.264 of CRF 18."""
 
 
 @dataclass(frozen=True)
@@ -188,7 +191,8 @@ def _recorded(
     """The frames and the clean one as a camera keeps them."""
     if rng.random() < config.noise:
         strength = rng.uniform(0.5, 4)
-        noise = [rng.normal(0, strength, clean.shape) for _ in frames]
+        grain = np.float32(strength)
+        noise = [grain * rng.standard_normal(clean.shape, np.float32) for _ in frames]
         frames = [_noisy(frame, grain) for frame, grain in zip(frames, noise, strict=True)]
         clean = _noisy(clean, noise[here])
     if rng.random() < config.coded:
@@ -197,12 +201,19 @@ def _recorded(
     return frames, clean
 
 
-def _noisy(frame: Pixels, grain: NDArray[np.float64]) -> Pixels:
+def _noisy(frame: Pixels, grain: Floats) -> Pixels:
     return np.clip(frame + grain, 0, 255).round().astype(np.uint8)
 
 
 def coded(frames: Sequence[Pixels], crf: int) -> list[Pixels]:
-    """Frames uint8 [H, W, 3] as they come back from H.264 of that quality (sides are made even for it)."""
+    """Frames uint8 [H, W, 3] as they come back from H.264 of that quality (sides are made even for it).
+
+    Where PyAV is not installed, which training from a pack can do without, from JPEG of about that.
+    """
+    try:
+        import av
+    except ImportError:
+        return [_as_jpeg(frame, JPEG_QUALITY - 3 * (crf - 18)) for frame in frames]
     height, width = frames[0].shape[:2]
     even = height + height % 2, width + width % 2
     stream = io.BytesIO()
@@ -218,6 +229,11 @@ def coded(frames: Sequence[Pixels], crf: int) -> list[Pixels]:
     with av.open(stream, "r") as container:
         again = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     return [np.ascontiguousarray(frame[:height, :width]) for frame in again]
+
+
+def _as_jpeg(frame: Pixels, quality: int) -> Pixels:
+    file = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    return np.asarray(cv2.imdecode(file, cv2.IMREAD_COLOR), dtype=np.uint8)
 
 
 def _one_sided(window: Window, rng: np.random.Generator) -> Window:

@@ -107,6 +107,25 @@ DRIZZLE = Family(
 )
 
 
+STEEPEST = 80.0
+"""Degrees from the vertical that wind, or speed, turns streaks by at most."""
+
+NEAR = Family(
+    layers=(1, 2),
+    coverage=(0.02, 0.2),
+    angle=(-30, 30),
+    length=(15, 90),
+    width=(1.5, 6),
+    brightness=(0.3, 0.9),
+    softness=(1.0, 3.0),
+    taper=(0.1, 0.5),
+    angle_spread=4.0,
+    variety=0.6,
+    screen=0.5,
+)
+"""Close to the camera and lit: few streaks, broad and bright."""
+
+
 @dataclass(frozen=True)
 class RainConfig:
     """How often a picture gets which rain. Families are chosen with probability after `weights`."""
@@ -121,8 +140,18 @@ class RainConfig:
     """The veil's greatest opacity."""
     screen: float | None = None
     """Share of pictures whose streaks are blended by screening; None leaves it to the family."""
+    slanted: float = 0.0
+    """Share of pictures in wind: streaks of any angle up to `STEEPEST`, whatever their family's."""
     threshold: float = THRESHOLD
     """Difference over which a pixel counts as degraded."""
+
+
+LEARNT = RainConfig(
+    families=(LIGHT, HEAVY, DENSE, BROAD, DRIZZLE, NEAR),
+    weights=(0.3, 0.2, 0.13, 0.14, 0.1, 0.13),
+    slanted=0.15,
+)
+"""What is learnt from: wider than what models are judged on."""
 
 
 def add_rain(
@@ -138,12 +167,16 @@ def add_rain(
     if rng.random() < config.dry:
         return clean.copy(), np.zeros(clean.shape[:2], dtype=np.bool_)
     shares = np.asarray(config.weights) / sum(config.weights)
-    family = config.families[rng.choice(len(config.families), p=shares)]
+    family = _in_wind(config.families[rng.choice(len(config.families), p=shares)], rng, config.slanted)
     streaks = draw_streaks((clean.shape[0], clean.shape[1]), rng, family)
     veiled = _veil(clean, rng, config.haze_strength) if rng.random() < config.haze else clean
     screen = rng.random() < (family.screen if config.screen is None else config.screen)
     rainy = _blend(veiled, streaks, screen=screen)
     return rainy, mask_from_pair(rainy, veiled, config.threshold)
+
+
+def _in_wind(family: Family, rng: np.random.Generator, share: float) -> Family:
+    return replace(family, angle=(-STEEPEST, STEEPEST)) if share and rng.random() < share else family
 
 
 def draw_streaks(size: tuple[int, int], rng: np.random.Generator, family: Family) -> Floats:
@@ -301,9 +334,9 @@ def rain_over(
     frames: Sequence[NDArray[np.uint8]], rng: np.random.Generator, config: RainConfig | None = None
 ) -> list[NDArray[np.uint8]]:
     """Frames uint8 [H, W, 3] of one scene in one rain, whose streaks are new in each."""
-    config = config or RainConfig(weights=(0.4, 0.15, 0.15, 0.15, 0.15))
+    config = config or LEARNT
     shares = np.asarray(config.weights) / sum(config.weights)
-    family = config.families[rng.choice(len(config.families), p=shares)]
+    family = _in_wind(config.families[rng.choice(len(config.families), p=shares)], rng, config.slanted)
     angle, coverage = rng.uniform(*family.angle), rng.uniform(*family.coverage)
     steady = replace(family, angle=(angle - 1, angle + 1), coverage=(0.9 * coverage, 1.1 * coverage))
     screen = rng.random() < (family.screen if config.screen is None else config.screen)
@@ -316,6 +349,6 @@ def rain_over(
 RAIN = Degradation(
     "rain",
     "Y",
-    lambda clean, rng, dry, threshold: add_rain(clean, rng, RainConfig(dry=dry, threshold=threshold)),
+    lambda clean, rng, dry, threshold: add_rain(clean, rng, replace(LEARNT, dry=dry, threshold=threshold)),
     rain_over,
 )

@@ -8,8 +8,8 @@ disc of confusion, and what they leave of the scene shows through.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,7 +75,7 @@ class RaindropConfig:
 
 ON_WINDSCREENS = RaindropConfig(
     families=(BEADS, SPATTER, DROPS, LARGE),
-    weights=(0.5, 0.22, 0.2, 0.08),
+    weights=(0.4, 0.2, 0.22, 0.18),
     overcast=(0.05, 0.65),
     rim=(0.15, 0.75),
 )
@@ -94,16 +94,7 @@ def add_raindrops(
     config = config or RaindropConfig()
     if rng.random() < config.dry:
         return clean.copy(), np.zeros(clean.shape[:2], dtype=np.bool_)
-    shares = np.asarray(config.weights) / sum(config.weights)
-    family = config.families[rng.choice(len(config.families), p=shares)]
-    defocus = rng.uniform(*family.defocus)
-    glass = _Glass.before(clean, defocus)
-    domes = draw_domes(glass.extent, rng, family)
-    light = _Optics.drawn(rng, config).seen(clean, glass, domes)
-    water = glass.cut(_disc_blurred(light, defocus / glass.grain), (clean.shape[0], clean.shape[1]))
-    cover = water[..., 3]
-    through = linear(clean) * (1 - cover)[..., None] + water[..., :3]
-    dropped = np.where((cover < CLEAR)[..., None], clean, coded(through))
+    dropped = _WetGlass.drawn((clean.shape[0], clean.shape[1]), rng, config).before(clean)
     return dropped, mask_from_pair(dropped, clean, config.threshold)
 
 
@@ -202,10 +193,10 @@ class _Glass:
     margin: int
 
     @classmethod
-    def before(cls, clean: NDArray[np.uint8], defocus: float) -> _Glass:
+    def before(cls, size: tuple[int, int], defocus: float) -> _Glass:
         grain = max(1, min(int(defocus / 2), 4))
         margin = int(np.ceil(defocus)) + grain
-        height, width = (-(-(side + 2 * margin) // grain) for side in clean.shape[:2])
+        height, width = (-(-(side + 2 * margin) // grain) for side in size)
         return cls((height, width), grain, margin)
 
     @property
@@ -248,43 +239,85 @@ class _Optics:
             np.array([rng.uniform(0.3, 0.7), rng.uniform(-0.5, 0.5)]),
         )
 
-    def seen(self, clean: NDArray[np.uint8], glass: _Glass, domes: Domes) -> Floats:
-        """[*glass.size, 4]: the light from each point of the glass, times cover, and cover."""
-        cover, slope = domes.at_scale(glass.grain).surface(glass.size)
-        wet = np.flatnonzero(cover)
-        normal = slope.reshape(2, -1)[:, wet]
-        normal = normal / np.maximum(np.hypot(*normal), 1)
-        steep = np.hypot(*normal)
-        reach = self.view * max(clean.shape[:2])
+
+class _WetGlass:
+    """The water on the glass before pictures of one size: where it is and how it bends light, which is the
+    same whatever is behind it."""
+
+    def __init__(
+        self, size: tuple[int, int], glass: _Glass, domes: Domes, optics: _Optics, defocus: float
+    ) -> None:
+        self.size, self.glass, self.optics, self.defocus = size, glass, optics, defocus
+        self.cover, slope = domes.at_scale(glass.grain).surface(glass.size)
+        self.wet = np.flatnonzero(self.cover)
+        normal = slope.reshape(2, -1)[:, self.wet]
+        self.normal = normal / np.maximum(np.hypot(*normal), 1)
+        self.steep = np.hypot(*self.normal)
+        self.reach = optics.view * max(size)
         # What a drop shows is as much smaller as its view is wider than itself.
-        small = _reduced(clean, max(1.0, reach / domes.typical_radius))
-        bend = reach * (0.5 + 0.5 * steep * steep)  # wider towards the rim
-        rows, columns = np.divmod(wet, cover.shape[1])
-        at = [
-            _mirrored((glass.place(line) + bend * part) * (short / long), short)
-            for line, part, short, long in zip(
-                (rows, columns), normal, small.shape, clean.shape, strict=False
-            )
-        ]
-        scene = small[at[0], at[1]]
-        upward = np.clip(self.overcast * (1 - 1.5 * normal[0]), 0, 0.9)[:, None]
-        brightest = small.reshape(-1, 3).max(0)
-        sky = self.sky * np.maximum(SKY, brightest)
-        light = (scene * (1 - upward) + sky * upward) * (1 - self.rim * steep**4)[:, None]
-        towards = (normal[0] + self.sun[0]) ** 2 + (normal[1] - self.sun[1]) ** 2
-        light += (self.glint * np.exp(-towards / 0.02))[:, None]
-        shown = np.zeros((cover.size, 4), dtype=np.float32)
-        shown[wet] = np.concatenate([light, np.ones((wet.size, 1))], axis=1) * cover.ravel()[wet, None]
-        return shown.reshape(*cover.shape, 4)
+        self.smaller = max(1.0, self.reach / domes.typical_radius)
+        self.seen = [_mirrored(place, short) for place, short in self._seen()]
+        self.own_share, self.sky_share, self.glint = self._shares()
+        alone = _disc_blurred(self.cover[..., None], defocus / glass.grain)
+        self.covered = glass.cut(alone, size)[..., 0]
+
+    @classmethod
+    def drawn(cls, size: tuple[int, int], rng: np.random.Generator, config: RaindropConfig) -> _WetGlass:
+        shares = np.asarray(config.weights) / sum(config.weights)
+        family = config.families[rng.choice(len(config.families), p=shares)]
+        defocus = rng.uniform(*family.defocus)
+        glass = _Glass.before(size, defocus)
+        domes = draw_domes(glass.extent, rng, family)
+        return cls(size, glass, domes, _Optics.drawn(rng, config), defocus)
+
+    def _seen(self) -> Iterator[tuple[Floats, int]]:
+        """Rows and columns, in the reduced picture, that each wet point of the glass shows; and its sides."""
+        bend = self.reach * (0.5 + 0.5 * self.steep * self.steep)  # wider towards the rim
+        lines = np.divmod(self.wet, self.cover.shape[1])
+        for line, part, long in zip(lines, self.normal, self.size, strict=True):
+            short = _shorter(long, self.smaller)
+            yield (self.glass.place(line) + bend * part) * (short / long), short
+
+    def _shares(self) -> tuple[Floats, Floats, Floats]:
+        """Of each wet point [K, 1], times cover: how much of the scene it passes on, how much of the sky, and
+        the sun's light in it."""
+        optics, (y, x) = self.optics, self.normal
+        cover = self.cover.ravel()[self.wet]
+        upward = np.clip(optics.overcast * (1 - 1.5 * y), 0, 0.9)
+        passed = cover * (1 - optics.rim * self.steep**4)
+        towards = (y + optics.sun[0]) ** 2 + (x - optics.sun[1]) ** 2
+        shares = passed * (1 - upward), passed * upward, cover * optics.glint * np.exp(-towards / 0.02)
+        own, sky, glint = (share[:, None].astype(np.float32) for share in shares)
+        return own, sky, glint
+
+    def before(self, clean: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """uint8 [H, W, 3] as seen through the glass."""
+        blurred = _disc_blurred(self._light(clean), self.defocus / self.glass.grain)
+        through = linear(clean) * (1 - self.covered)[..., None] + self.glass.cut(blurred, self.size)
+        return np.where((self.covered < CLEAR)[..., None], clean, coded(through))
+
+    def _light(self, clean: NDArray[np.uint8]) -> Floats:
+        """[*glass.size, 3]: the light from each point of the glass, times cover."""
+        small = _reduced(clean, self.smaller)
+        sky = (self.optics.sky * np.maximum(SKY, small.reshape(-1, 3).max(0))).astype(np.float32)
+        shown = np.zeros((self.cover.size, 3), dtype=np.float32)
+        shown[self.wet] = (
+            small[self.seen[0], self.seen[1]] * self.own_share + sky * self.sky_share + self.glint
+        )
+        return shown.reshape(*self.cover.shape, 3)
 
 
 def _reduced(clean: NDArray[np.uint8], factor: float) -> Floats:
     """The picture's light, `factor` times smaller, without the details that drops do not resolve."""
     image = Image.fromarray(clean)
     for share, filtering in ((2 * factor, Image.Resampling.BOX), (factor, Image.Resampling.BILINEAR)):
-        width, height = (max(1, round(side / share)) for side in (clean.shape[1], clean.shape[0]))
+        width, height = (_shorter(side, share) for side in (clean.shape[1], clean.shape[0]))
         image = image.resize((width, height), filtering)
     return linear(np.asarray(image))
+
+
+def _shorter(side: int, factor: float) -> int:
+    return max(1, round(side / factor))
 
 
 def _mirrored(place: Floats, length: int) -> NDArray[np.int64]:
@@ -313,9 +346,9 @@ def drops_over(
     frames: Sequence[NDArray[np.uint8]], rng: np.random.Generator, config: RaindropConfig | None = None
 ) -> list[NDArray[np.uint8]]:
     """Frames uint8 [H, W, 3] of one scene behind the same drops, which show it as it moves."""
-    config = replace(config or ON_WINDSCREENS, dry=0)
-    seed = int(rng.integers(1 << 62))
-    return [add_raindrops(frame, np.random.default_rng(seed), config)[0] for frame in frames]
+    size = (frames[0].shape[0], frames[0].shape[1])
+    glass = _WetGlass.drawn(size, rng, config or ON_WINDSCREENS)
+    return [glass.before(frame) for frame in frames]
 
 
 RAINDROP = Degradation(

@@ -4,9 +4,19 @@
 them what the network is shown beside each frame; `moved` makes footage of photographs.
 """
 
-from spair_core.footage.camera import CameraConfig, moved
+from spair_core.footage.camera import CameraConfig, filmed_window, moved
 from spair_core.footage.on_device import references_on
 from spair_core.footage.references import references
 from spair_core.footage.windows import Reach, Window, windows
 
-__all__ = ["CameraConfig", "Reach", "Window", "moved", "references", "references_on", "steadiness", "windows"]
+__all__ = [
+    "CameraConfig",
+    "Reach",
+    "Window",
+    "filmed_window",
+    "moved",
+    "references",
+    "references_on",
+    "steadiness",
+    "windows",
+]

@@ -1,8 +1,10 @@
-"""Photographs as footage: a simulated camera glides, turns and shakes before them."""
+"""Footage to learn from: pieces of clips, and photographs before which a simulated camera moves."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -59,6 +61,38 @@ def moved(photo: Pixels, size: int, rng: np.random.Generator, config: CameraConf
         matrix = matrix + np.column_stack([np.zeros((2, 2)), place])
         finer = cv2.INTER_AREA if seen < 0.7 else cv2.INTER_LINEAR
         frames.append(cv2.warpAffine(photo, matrix, (size, size), flags=finer, borderMode=cv2.BORDER_REFLECT))
+    return _window_of(frames)
+
+
+def filmed_window(frames: Sequence[Pixels], rate: float, size: int, rng: np.random.Generator) -> Window:
+    """The window of one frame [size, size, 3] of a clip of `rate` frames uint8 [H, W, 3] a second, somewhere
+    in it: a square piece, as it is or (most) made smaller; of one drive in four, at twice its speed.
+
+    Clips that are too small are continued by reflection, and at their ends by their first or last frame.
+    """
+    height, width = frames[0].shape[:2]
+    speed = (rate / 30) * (2 if rng.random() < 0.25 else 1)
+    steps = [round(time * speed) for time in TIMES]
+    middle = int(rng.integers(-steps[0], max(len(frames) - steps[-1], 1 - steps[0])))
+    most = max(min(height, width), size)
+    side = int(rng.integers(size, most + 1)) if rng.random() < 0.7 else size
+    top, left = (int(rng.integers(0, max(length - side, 0) + 1)) for length in (height, width))
+    if rng.random() < 0.5:  # more of the road ahead, less of the sky
+        top = max(top, min(int(0.35 * height), max(height - side, 0)))
+    pieces = []
+    for step in steps:
+        frame = frames[min(max(middle + step, 0), len(frames) - 1)]
+        piece = frame[top : top + side, left : left + side]
+        missing = [(0, side - piece.shape[0]), (0, side - piece.shape[1]), (0, 0)]
+        piece = np.pad(piece, missing, mode="symmetric") if piece.shape[:2] != (side, side) else piece
+        pieces.append(
+            piece if side == size else cv2.resize(piece, (size, size), interpolation=cv2.INTER_AREA)
+        )
+    return _window_of(pieces)
+
+
+def _window_of(frames: Sequence[Any]) -> Window:
+    """Of the middle of frames at `TIMES`."""
     here = TIMES.index(0)
     return Window(
         np.stack(frames).astype(np.uint8, copy=False),

@@ -14,6 +14,7 @@ from spair_core.network.spair import (
     full,
     grown,
     light,
+    lowered,
     pad_to_multiple,
     paper,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "full",
     "grown",
     "light",
+    "lowered",
     "pad_to_multiple",
     "paper",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -128,12 +129,13 @@ class Spair(nn.Module):
         `factors` are those of `Localizer.forward`.
         """
         padded = pad_to_multiple(self.stacked(pictures, references))
-        located = self.localizer(padded, factors)
+        seen = padded.to(self.dtype)
+        located = self.localizer(seen, factors)
         if mask is None:
             predicted = self.binarize(located.logits)
         else:
             predicted = pad_to_multiple(mask.to(pictures.dtype)) > 0.5
-        restored = padded[:, :3] + self.restorer(padded, located, self.indices(predicted))
+        restored = padded[:, :3] + self.restorer(seen, located, self.indices(predicted)).to(padded.dtype)
         height, width = pictures.shape[-2:]
         return Output(
             restored[..., :height, :width],
@@ -145,7 +147,12 @@ class Spair(nn.Module):
         """Net_L alone: logits N x 1 x H x W."""
         height, width = pictures.shape[-2:]
         stacked = pad_to_multiple(self.stacked(pictures, references))
-        return self.localizer(stacked).logits[..., :height, :width]
+        return self.localizer(stacked.to(self.dtype)).logits[..., :height, :width]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights; all is in it but statistics and the sum of a picture and its correction."""
+        return self.restorer.stem.weight.dtype
 
     def stacked(self, pictures: Tensor, references: Tensor | None) -> Tensor:
         """What enters both networks: x, and where they take references r - x and s - x.
@@ -168,6 +175,14 @@ class Spair(nn.Module):
         return tuple(
             build_index(level, non_local=non_local and depth > 0) for depth, level in enumerate(coarsen(mask))
         )
+
+
+def lowered(model: Spair, dtype: torch.dtype) -> Spair:
+    """The same network with weights of a lower precision, for restoring: squeeze-and-excitation, whose
+    statistics are of whole pictures, stays in float32."""
+    low = copy.deepcopy(model).to(dtype)
+    low.localizer.excite.float()
+    return low
 
 
 def grown(model: Spair, config: NetworkConfig) -> Spair:

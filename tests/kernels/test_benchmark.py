@@ -33,6 +33,28 @@ def test_a_quick_run_writes_a_row_for_each_operator_pass_and_baseline(tmp_path):
     assert sum(line.startswith("| ") for line in lines) == len(rows) + 1
 
 
+def test_out_of_time_no_scene_begins_and_what_is_left_is_told(tmp_path, capsys):
+    table = tmp_path / "rows.json"
+    benchmark.main(["--quick", "--repeats", "1", "--seconds", "0", "--json", str(table)])
+    assert "out of time: 6 of 6 scenes left" in capsys.readouterr().err
+    assert not table.exists()
+
+
+@pytest.mark.parametrize("op", contests.CONTESTS)
+def test_a_picture_of_nothing_but_degraded_cells_is_measured(op):
+    channels = 3 if op.startswith("network") else contests.CHANNELS
+    scene = contests.Scene(op, 16, 24, channels, 1.0, "streak", "float32", pictures=2)
+    peaks = benchmark.Peaks({"float32": 1e9}, 1e9)
+    rows = list(benchmark.measure(scene, "cpu", peaks, repeats=1))
+    assert rows
+    assert all(row["ours_ms"] and row["baseline_ms"] for row in rows)
+
+
+def test_a_row_of_a_gpu_says_how_many_frames_a_second():
+    row = dict.fromkeys(benchmark.GPU_KEYS, 1.0) | {"frames_per_second": 123.456}
+    assert benchmark.table_line(row).endswith("| 123.5 |")
+
+
 def test_a_form_that_fails_or_is_not_finite_is_not_timed(capsys):
     def broken():
         raise RuntimeError("no such dtype")

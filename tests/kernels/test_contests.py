@@ -7,7 +7,7 @@ from kernels import contests, reference
 
 
 @pytest.mark.parametrize("shape", ["streak", "blob", "random"])
-@pytest.mark.parametrize("density", [0.02, 0.1, 0.5, 0.8])
+@pytest.mark.parametrize("density", [0.02, 0.1, 0.5, 0.8, 1.0])
 def test_masks_have_the_density_asked_for(shape, density):
     mask = contests.draw_mask(shape, 2, 96, 128, density)
     assert mask.shape == (2, 1, 96, 128)
@@ -15,6 +15,16 @@ def test_masks_have_the_density_asked_for(shape, density):
     spread = {"streak": 120 / mask[0].numel(), "blob": 1e-4, "random": 0.02}[shape]
     assert mask.float().mean((1, 2, 3)) == pytest.approx([density] * 2, abs=spread)
     assert torch.equal(mask, contests.draw_mask(shape, 2, 96, 128, density))
+
+
+def test_scenes_of_a_gpu_are_few_and_begin_with_what_matters_most():
+    scenes = list(contests.scenes("cuda"))
+    assert len(scenes) <= 64
+    assert len(set(scenes)) == len(scenes)
+    assert {scene.op for scene in scenes[:7]} == {"sc_block"}
+    frames = {(scene.height, scene.width, scene.pictures) for scene in scenes[:30] if scene.channels == 3}
+    assert frames == {(320, 480, 8), (720, 1280, 4), (1080, 1920, 2)}
+    assert {scene.pictures for scene in contests.scenes("cpu")} == {1}
 
 
 def test_the_dense_forms_are_the_references_where_cells_are_degraded():

@@ -7,11 +7,10 @@ import pytest
 
 from pipelines import benchmark
 from pipelines.benchmark import BenchmarkConfig
-from pipelines.data.crop_stream import CropConfig
 from pipelines.services import storage
 from spair_core.degradations.rain import add_rain
 from spair_core.images import encode_png
-from spair_core.learning import Batch
+from spair_core.learning import Batch, CropConfig
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ def relative_error(got, exact):
 def check(got, exact, plain, dtype):
     """Close to float64: in float32 to rounding, in low precision at most twice torch's own error."""
     least = 5e-6 if dtype == torch.float32 else 1e-3
-    assert relative_error(got, exact) <= max(2 * relative_error(plain, exact), least)
+    error, torchs = relative_error(got, exact), relative_error(plain, exact)
+    assert error <= max(2 * torchs, least)
 
 
 def dense_block(features, mask, parameters, upstream, dtype):
@@ -23,6 +24,22 @@ def dense_block(features, mask, parameters, upstream, dtype):
     out = reference.sc_block(leaves[0], mask, *unflat(leaves[1:]))
     grads = torch.autograd.grad((out * upstream.to(dtype)).sum(), leaves)
     return [out.detach(), *grads]
+
+
+def gated_gradients(features, mask, parameters, upstream, dtype, buffer, active):
+    """All gradients, by the definition in this type, with those units on that are so in the block's `buffer`:
+    next to zero rounding decides, and a unit that it turns is no error of the backward pass."""
+    leaves = [value.to(dtype).requires_grad_() for value in (features, *flat(parameters))]
+    seen, (weights, biases, out_weight, out_bias) = leaves[0] * mask, unflat(leaves[1:])
+    cells = torch.zeros(mask.numel(), buffer.shape[1], dtype=dtype, device=mask.device)
+    cells[active] = (buffer > 0).to(dtype)
+    gates = cells.view(mask.shape[0], *mask.shape[2:], -1).permute(0, 3, 1, 2)
+    for weight, bias in zip(weights, biases, strict=True):
+        gate = gates[:, seen.shape[1] : seen.shape[1] + len(bias)]
+        layer = torch.nn.functional.conv2d(seen, weight, bias, padding=1)
+        seen = torch.cat([seen, layer * gate], dim=1)
+    out = torch.nn.functional.conv2d(seen, out_weight[:, :, None, None], out_bias) * mask
+    return torch.autograd.grad((out * upstream.to(dtype)).sum(), leaves)
 
 
 def flat(parameters):

@@ -4,11 +4,12 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-from cuda.bindings import nvrtc
 
 from kernels.cuda import device
 from tests.kernels.cuda import builds
 from tests.kernels.cuda.emulator import instances
+
+nvrtc = pytest.importorskip("cuda.bindings.nvrtc", exc_type=ImportError)
 
 OPTIONS = ("-std=c++17", "--device-as-default-execution-space")  # as CuPy calls it
 ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90")

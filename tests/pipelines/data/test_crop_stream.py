@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 
 from pipelines.data import crop_stream, shards
-from pipelines.data.crop_stream import CropConfig, crop_example
+from pipelines.data.crop_stream import crop_example
 from pipelines.data.layouts import PairFiles
 from pipelines.data.pairs import read_rows
 from pipelines.services import storage
 from pipelines.services.storage import StorageError
 from spair_core.degradations.crops import Example
 from spair_core.images import encode_png
+from spair_core.learning import CropConfig, filmed, to_batch
 
 CONFIG = CropConfig(crop_size=48, dry=0)
 
@@ -87,20 +88,20 @@ FOOTAGE = CropConfig(crop_size=48, dry=0.2, moved=1, alone=0)
 
 def test_a_camera_makes_footage_of_clean_pictures(photos):
     example, rng = Example(None, photos[0]), np.random.default_rng(0)
-    filmed = crop_stream._filmed(example, FOOTAGE, rng, "rain+raindrop")
-    crop = crop_example(filmed, FOOTAGE, rng, "rain+raindrop")
+    seen = filmed(example, FOOTAGE, rng, "rain+raindrop")
+    crop = crop_example(seen, FOOTAGE, rng, "rain+raindrop")
     assert crop.window.pixels.shape[1:] == crop.clean.shape == (48, 48, 3)
     for task, config in (("shadow", FOOTAGE), ("rain", CropConfig(crop_size=48, moved=0))):
-        assert crop_stream._filmed(example, config, rng, task) is example
+        assert filmed(example, config, rng, task) is example
     pair = Example(photos[0], photos[0])
-    assert crop_stream._filmed(pair, FOOTAGE, rng, "rain") is pair
+    assert filmed(pair, FOOTAGE, rng, "rain") is pair
 
 
 def test_crops_come_beside_their_references(mixed):
     visit = {"uri": [mixed[0].uri], "index": [0], "rows": [mixed[0].rows], "seed": [[0, 1]]}
     columns = crop_stream._crops_of_visit(visit, FOOTAGE, True)
     assert columns["references"].shape == (4, 48, 48, 6)
-    batch = crop_stream.to_batch(columns)
+    batch = to_batch(columns)
     assert batch.references.shape == (4, 6, 48, 48)
     still = np.concatenate([columns["degraded"]] * 2, axis=3)
     same = (columns["references"] == still).all(axis=(1, 2, 3))

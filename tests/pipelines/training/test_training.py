@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from pipelines.data import crop_stream, shards
-from pipelines.data.crop_stream import CropConfig, epoch_batches, plan_epoch
+from pipelines.data.crop_stream import epoch_batches, plan_epoch
 from pipelines.data.shards import RowGroup
 from pipelines.services import models, storage
 from pipelines.training.train import TrainConfig, train
 from spair_core import images, weights
 from spair_core.images import encode_png
-from spair_core.learning import LearningConfig
+from spair_core.learning import CropConfig, LearningConfig
 from spair_core.masks import mask_from_pair
 from tests.pipelines.data.test_shards import row
 

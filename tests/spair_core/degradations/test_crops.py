@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from spair_core.degradations.catalogue import DEGRADATIONS
 from spair_core.degradations.crops import Example, degrade, random_crop, random_flip
 from spair_core.degradations.motion import ShakeKernels
-from spair_core.degradations.rain import RainConfig, StreakLayers, add_rain
+from spair_core.degradations.rain import LEARNT, RainConfig, StreakLayers, add_rain
 from spair_core.degradations.shadows import ShadowMasks
 from spair_core.footage import moved
 from spair_core.masks import mask_from_pair
@@ -76,8 +78,9 @@ def test_degrading_fills_in_picture_and_mask(photos, task):
         assert (made.degraded == again.degraded).all()
         assert (made.clean == clean).all()
         changed = mask_from_pair(made.degraded, clean)
-        # A veil of rain, and nothing else, changes what is not marked.
-        assert (made.mask == changed).all() or (task == "rain" and (made.mask <= changed).all())
+        # A veil of rain, and nothing else, changes what is not marked, and can take back what is.
+        veiled = task == "rain" and (made.degraded != clean).any(axis=2).mean() > 0.99
+        assert veiled or (made.mask == changed).all()
         changes += made.mask.any()
     assert changes > 4
 
@@ -93,7 +96,7 @@ def test_a_share_stays_as_it_is(photos, task):
 def test_rain_is_drawn_as_add_rain_draws_it(photos):
     clean = photos[0][:64, :64]
     for seed in range(8):
-        rainy, mask = add_rain(clean, np.random.default_rng(seed), RainConfig(threshold=0.1))
+        rainy, mask = add_rain(clean, np.random.default_rng(seed), replace(LEARNT, threshold=0.1))
         made = degrade(Example(None, clean), np.random.default_rng(seed), "rain", threshold=0.1)
         assert (made.degraded == rainy).all()
         assert (made.mask == mask).all()
@@ -108,7 +111,7 @@ def test_real_layers_are_laid_as_the_generator_says(photos):
         rng = np.random.default_rng(seed)
         chosen = rng.random() < 0.4
         laid += chosen
-        again = layers.add(clean, rng, 0.05) if chosen else add_rain(clean, rng, RainConfig())
+        again = layers.add(clean, rng, 0.05) if chosen else add_rain(clean, rng, LEARNT)
         assert (made.degraded == again[0]).all()
     assert 3 < laid < 15
 

@@ -154,10 +154,11 @@ class Learner:
         low = self.config.precision == "bfloat16"
         with torch.autocast(batch.clean.device.type, torch.bfloat16, enabled=low):
             losses = self.objective(batch.degraded, batch.clean, batch.mask, batch.references)
-        values = {name: float(value.detach()) for name, value in losses.items()}  # waits for a GPU
         clock.lap("forward")
         (losses["loss"] * share).backward()
         norm = float(nn.utils.clip_grad_norm_(self.parameters, self.config.clip or math.inf))
+        # A GPU is waited for here alone: it is given the backward pass while it still does the forward one.
+        values = {name: float(value.detach()) for name, value in losses.items()}
         clock.lap("backward")
         if not (math.isfinite(values["loss"]) and math.isfinite(norm)):
             told = ", ".join(f"{name} {value:.3g}" for name, value in values.items())

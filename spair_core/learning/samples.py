@@ -1,0 +1,96 @@
+"""Pictures and windows of frames -> crops as a training step takes them, beside their references."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from spair_core.degradations.catalogue import degradations
+from spair_core.degradations.crops import Example, degrade, random_crop, random_flip
+from spair_core.degradations.degradation import Material
+from spair_core.footage import Window, moved, references
+from spair_core.learning.learner import Batch
+from spair_core.masks import mask_from_pair
+
+Columns = dict[str, NDArray[Any]]
+"""Of a crop or of several: uint8 `degraded` and `clean` [..., H, W, 3], bool `mask` [..., H, W], and
+`references` uint8 [..., H, W, 6] where the network takes them."""
+
+
+@dataclass(frozen=True)
+class CropConfig:
+    """How crops are cut and degraded."""
+
+    crop_size: int = 256
+    """Side of the square crops, in pixels (the paper's: 256)."""
+    crops_per_picture: int = 1
+    """Crops of a picture in an epoch; more than one saves decoding large pictures."""
+    mask_threshold: float = 0.05
+    """A pixel is degraded where |degraded - clean| exceeds this share of the range in any channel."""
+    dry: float = 0.12
+    """Share of clean pictures' crops that stay as they are: what is clean must be left alone."""
+    layers: str | None = None
+    """Shards of rain pairs whose real streak layers are also laid over clean pictures (task rain)."""
+    shadow_masks: str | None = None
+    """Folder of shadow masks (bright = shadow) whose shapes are also cast on clean pictures (task shadow)."""
+    shakes: str | None = None
+    """NPZ file of measured camera-shake kernels that clean pictures are also blurred by (task blur)."""
+    moved: float = 0.5
+    """Share of clean pictures that a simulated camera makes footage of, for networks that take references."""
+    alone: float = 0.12
+    """Share of frames that such networks are shown as if they were stills."""
+    seed: int = 0
+    """Seed of everything that is drawn: order, crops, flips and synthetic degradations."""
+
+
+def crop_of(
+    example: Example,
+    config: CropConfig,
+    rng: np.random.Generator,
+    task: str = "rain",
+    material: Mapping[str, Material] | None = None,
+) -> Example:
+    """One crop, flipped at random; a clean picture's crop is degraded for `task`, masks are filled in."""
+    crop = random_flip(random_crop(example, config.crop_size, rng), rng)
+    if crop.degraded is None:
+        return degrade(crop, rng, task, dry=config.dry, threshold=config.mask_threshold, material=material)
+    if crop.mask is None:
+        mask = mask_from_pair(crop.degraded, crop.clean, config.mask_threshold)
+        return Example(crop.degraded, crop.clean, mask)
+    return crop
+
+
+def filmed(example: Example, config: CropConfig, rng: np.random.Generator, task: str) -> Example:
+    """A camera's footage of a clean picture, of some of those whose degradation footage has."""
+    clean = example.degraded is None and example.window is None
+    if not clean or not any(part.over for part in degradations(task)) or rng.random() >= config.moved:
+        return example
+    window = moved(example.clean, config.crop_size, rng)
+    return Example(None, window.pixels[window.own[0]], window=window)
+
+
+def columns_of(crop: Example, *, with_references: bool, alone: bool = False) -> Columns:
+    """A degraded crop; a frame is shown `alone` as if it were a still."""
+    assert crop.degraded is not None
+    assert crop.mask is not None
+    columns: Columns = {"degraded": crop.degraded, "clean": crop.clean, "mask": crop.mask}
+    if with_references:
+        seen = Window.alone(crop.degraded[None]) if alone else crop.shown
+        columns["references"] = next(references(seen))
+    return columns
+
+
+def to_batch(arrays: Columns) -> Batch:
+    """uint8 [N, H, W, 3] and bool [N, H, W] columns -> tensors of the network's range and layout."""
+
+    def pictures(name: str) -> torch.Tensor:
+        return torch.tensor(arrays[name]).permute(0, 3, 1, 2).float() / 255
+
+    mask = torch.tensor(arrays["mask"])[:, None].float()
+    beside = pictures("references") if "references" in arrays else None
+    return Batch(pictures("degraded"), pictures("clean"), mask, beside)
