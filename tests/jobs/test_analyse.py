@@ -24,6 +24,7 @@ def pair(photos):
     return add_rain(clean, np.random.default_rng(3), rain)[0], clean
 
 
+@pytest.mark.long
 def test_a_picture_becomes_a_page_and_a_run(mlflow_store, s3, pair, capsys):
     rainy, clean = pair
     storage.write_bytes(f"{s3}/rainy.png", images.encode_png(rainy))

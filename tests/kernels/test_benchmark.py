@@ -14,6 +14,7 @@ KEYS = [
 ]  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_quick_run_writes_a_row_for_each_operator_pass_and_baseline(tmp_path):
     table, page = tmp_path / "rows.json", tmp_path / "table.md"
     benchmark.main(["--quick", "--repeats", "2", "--json", str(table), "--markdown", str(page)])

@@ -15,6 +15,7 @@ from tests.kernels.cuda.everything import run_everything
 ROOT = Path(__file__).parents[3]
 
 
+@pytest.mark.long
 def test_no_kernel_leaves_its_memory(sanitizer):
     code, said = sanitizer.run()
     assert code == 0, said

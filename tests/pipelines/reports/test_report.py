@@ -29,6 +29,7 @@ def model(tmp_path, tiny_weights):
     return str(tmp_path / "tiny.safetensors")
 
 
+@pytest.mark.long
 def test_without_its_clean_partner(mlflow_store, tmp_path, streaked, model):
     (tmp_path / "a b.png").write_bytes(encode_png(streaked))
     (tmp_path / "mask.png").write_bytes(encode_png(np.zeros(streaked.shape[:2], bool)))

@@ -43,6 +43,7 @@ def champion(mlflow_store, tiny_weights):
     tracking.client().set_registered_model_alias("rain", "champion", "1")
 
 
+@pytest.mark.long
 def test_it_loads_and_restores_without_the_project(champion, tmp_path, photos, tiny_weights):
     picture = photos[0][:37, :53]
     (tmp_path / "rainy.png").write_bytes(images.encode_png(picture))

@@ -82,6 +82,7 @@ def test_runs_of_other_names_are_left_alone(mlflow_store):
     assert len(runs_of("days")) == 1
 
 
+@pytest.mark.long
 def test_a_worker_elsewhere_attaches_to_the_run(mlflow_store, tmp_path, monkeypatch):
     """A process with another working directory and without the variable logs into the same run."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")

@@ -83,6 +83,7 @@ def test_what_goes_wrong_where_windows_are_made_is_told():
         pool.close()
 
 
+@pytest.mark.long
 def test_a_run_leaves_weights_with_their_card_and_a_curve(photos, tmp_path, monkeypatch):
     from PIL import Image
 
