@@ -81,8 +81,24 @@ def judge_clips(config: EvaluateConfig, model: ResolvedModel | None = None) -> l
 
     Raises ModelError, StorageError; ValueError where no clip could be judged.
     """
-    model = model or models.resolve(config.model)
-    clips = list(_clips(config))
+    results = judge(list(_clips(config)), model or models.resolve(config.model), config)
+    if not any(result.frames for result in results):
+        reasons = "\n".join(f"{result.name}: {result.rejected}" for result in results)
+        raise ValueError(f"no clip of {', '.join(config.data)} could be judged:\n{reasons}")
+    return results
+
+
+@dataclass(frozen=True)
+class Footage:
+    """A clip by the files of its frames as a model is to see them, and of the truth: a clip, or pictures."""
+
+    name: str
+    seen: tuple[str, ...]
+    truth: tuple[str, ...] = ()
+
+
+def judge(clips: Sequence[Footage], model: ResolvedModel, config: EvaluateConfig) -> list[ClipResult]:
+    """A result for each of the clips, whose frames `config.limit` bounds; where there is none, with why."""
     cluster.connect()
     actor_cpus, task_cpus = cluster.cpu_shares(config.actors, gpus=config.num_gpus)
     quarantine = Quarantine()
@@ -101,23 +117,10 @@ def judge_clips(config: EvaluateConfig, model: ResolvedModel | None = None) -> l
     )
     judged = restored.map(_judged, fn_kwargs={"threshold": model.card.mask_threshold}, num_cpus=task_cpus)
     rows = list(judged.iter_rows())
-    results = [_summed(clip.name, [row for row in rows if row["name"] == clip.name]) for clip in clips]
-    if not any(result.frames for result in results):
-        reasons = "\n".join(f"{result.name}: {result.rejected}" for result in results)
-        raise ValueError(f"no clip of {', '.join(config.data)} could be judged:\n{reasons}")
-    return results
+    return [_summed(clip.name, [row for row in rows if row["name"] == clip.name]) for clip in clips]
 
 
-@dataclass(frozen=True)
-class _Clip:
-    """A clip by the files of its frames as a model is to see them, and of the truth: a clip, or pictures."""
-
-    name: str
-    seen: tuple[str, ...]
-    truth: tuple[str, ...]
-
-
-def _clips(config: EvaluateConfig) -> Iterator[_Clip]:
+def _clips(config: EvaluateConfig) -> Iterator[Footage]:
     listing = layouts.find(config.data, config.layout, split="test", prefer="test")
     folders: dict[str, list[PairFiles]] = {}
     for files in listing.pairs:
@@ -128,7 +131,7 @@ def _clips(config: EvaluateConfig) -> Iterator[_Clip]:
         ordered = sorted(frames, key=lambda files: files.key)
         pairs = [files for files in ordered if files.input]
         seen = pairs or ordered
-        yield _Clip(
+        yield Footage(
             name,
             tuple(files.input or files.target for files in seen),
             tuple(files.target for files in pairs),
@@ -138,7 +141,7 @@ def _clips(config: EvaluateConfig) -> Iterator[_Clip]:
 def _runs(
     row: dict[str, Any], config: EvaluateConfig, reach: Reach | None, quarantine: Quarantine
 ) -> Iterator[dict[str, Any]]:
-    clip = _Clip(row["name"], tuple(row["seen"]), tuple(row["truth"]))
+    clip = Footage(row["name"], tuple(row["seen"]), tuple(row["truth"]))
     blank = {"name": clip.name, "error": "", "truth": b"", **NO_PIECE}
     try:
         with quarantine.hold(clip.name), tempfile.TemporaryDirectory() as folder:
@@ -149,7 +152,7 @@ def _runs(
 
 
 def _both(
-    clip: _Clip, folder: str, config: EvaluateConfig, reach: Reach | None
+    clip: Footage, folder: str, config: EvaluateConfig, reach: Reach | None
 ) -> Iterator[tuple[Window, bytes]]:
     """Runs of a clip, and the truth's frames of each (nothing where there is none). Raises ValueError."""
     seen = islice(_frames(clip.seen, folder, config.frame_rate), config.limit)

@@ -14,7 +14,7 @@ import json
 import math
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -23,8 +23,9 @@ import ray
 import ray.data
 from numpy.typing import NDArray
 
-from pipelines.judging import evaluation
+from pipelines.judging import clips, evaluation
 from pipelines.judging.contenders import Look, measured, picture_row, sorted_out
+from pipelines.judging.evaluation import EvaluateConfig
 from pipelines.media import MediumError, Piece, medium, medium_of
 from pipelines.services import cluster, models, storage, tracking
 from pipelines.services.models import ModelError, ResolvedModel
@@ -60,6 +61,10 @@ class CompareConfig:
     """GPUs of each of them; 0 computes on CPUs."""
     tile: int = inference.TILE
     """Larger pictures go through in overlapping tiles."""
+    steady_clips: int = 4
+    """So many of the clips are restored frame by frame as well, for how steady both models leave them,"""
+    steady_frames: int = 64
+    """and of each so many frames from its beginning."""
     panels: int = 8
     """Pictures to keep of where the two differ most."""
     experiment: str = "spair-comparison"
@@ -68,6 +73,8 @@ class CompareConfig:
     def __post_init__(self) -> None:
         if self.frame_step < 1 or self.actors < 1 or self.panels < 0 or (self.limit or 1) < 1:
             raise ValueError("frame_step, actors and limit must be at least 1, panels at least 0")
+        if self.steady_clips < 0 or self.steady_frames < 2:
+            raise ValueError("steady_clips must be at least 0, steady_frames at least 2")
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,8 @@ class Side:
     `degraded_share` in [0, 1] is a mean, `degraded_quantiles` are its 10, 50 and 90 % points over the
     pictures. `change_clean` and `change_degraded` are mean absolute changes, in levels of 255, of the
     pixels that both models call clean, and of those that either calls degraded. `seconds` is the median.
+    `flicker`, `residue` and `flips` are means over the clips that were restored frame by frame, as of
+    `clips.ClipResult`: the first two over those of the footage; NaN where there are no clips.
     """
 
     model: str
@@ -85,6 +94,9 @@ class Side:
     change_clean: float
     change_degraded: float
     seconds: float
+    flicker: float = math.nan
+    residue: float = math.nan
+    flips: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -115,12 +127,13 @@ class Comparison:
 
     def __str__(self) -> str:
         head = f"{'':<11} {'degraded':>8} {'10 %':>6} {'50 %':>6} {'90 %':>6} {'on clean':>9} {'on degr.':>9}"
-        lines = [f"{head} {'s/pic.':>7}  model"]
+        lines = [f"{head} {'s/pic.':>7} {'flicker':>7} {'residue':>7} {'flips':>6}  model"]
         for name, side in (("champion", self.champion), ("challenger", self.challenger)):
             shares = " ".join(f"{share:>6.3f}" for share in side.degraded_quantiles)
             lines.append(
                 f"{name:<11} {side.degraded_share:>8.3f} {shares} {side.change_clean:>9.3f}"
-                f" {side.change_degraded:>9.3f} {side.seconds:>7.3f}  {side.model}"
+                f" {side.change_degraded:>9.3f} {side.seconds:>7.3f} {_or_dash(side.flicker, '7.3f')}"
+                f" {_or_dash(side.residue, '7.3f')} {_or_dash(side.flips, '6.4f')}  {side.model}"
             )
         lines.append(
             f"{self.count} pictures and frames; masks agree to {self.mask_iou:.3f} (IoU); results differ by "
@@ -159,12 +172,38 @@ def compare(config: CompareConfig) -> Comparison:
             tile=config.tile,
         )
         comparison, panels = _summarised(config, contenders, rows, others)
+        comparison = replace(
+            comparison,
+            champion=_steadied(comparison.champion, contenders[0], items, config),
+            challenger=_steadied(comparison.challenger, contenders[1], items, config),
+        )
         run.log_metrics(comparison.metrics())
         run.log_bytes("comparison.txt", str(comparison).encode())
         run.log_bytes("comparison.json", json.dumps(evaluation.plain(asdict(comparison)), indent=1).encode())
         for place, (key, png) in enumerate(panels):
             run.log_bytes(f"panels/{place:02d}-{key.replace('/', '_')}.png", png)
     return comparison
+
+
+def _steadied(side: Side, model: ResolvedModel, items: Sequence[_Item], config: CompareConfig) -> Side:
+    """With how steady the model leaves some of the clips; one that cannot be read is told elsewhere."""
+    footage = [clips.Footage(item.key, (item.uri,)) for item in items if medium(item.kind).join is not None]
+    if not footage[: config.steady_clips]:
+        return side
+    settings = EvaluateConfig(
+        (config.data,),
+        limit=config.steady_frames,
+        actors=config.actors,
+        num_gpus=config.num_gpus,
+        tile=config.tile,
+    )
+    judged = clips.judge(footage[: config.steady_clips], model, settings)
+
+    def mean(name: str) -> float:
+        told = [value for result in judged if math.isfinite(value := getattr(result, name))]
+        return float(np.mean(told)) if told else math.nan
+
+    return replace(side, flicker=mean("flicker"), residue=mean("residue"), flips=mean("flips"))
 
 
 @dataclass(frozen=True)
@@ -188,8 +227,8 @@ def _footage(config: CompareConfig) -> tuple[list[_Item], list[tuple[str, str]]]
     left_out = [(f"{others} other files", "neither pictures nor clips by their endings")] if others else []
     usable.sort(key=lambda pair: hashlib.sha256(pair[0].key.encode()).digest())
     chosen = usable[: config.limit]
-    clips = sum(kind.join is not None for _, kind in chosen)
-    shares = _shares(None if config.limit is None else config.limit - len(chosen) + clips, clips)
+    many = sum(kind.join is not None for _, kind in chosen)
+    shares = _shares(None if config.limit is None else config.limit - len(chosen) + many, many)
     items = [
         _Item(kind.name, item.key, item.uri, next(shares) if kind.join else 1, config.frame_step)
         for item, kind in chosen
@@ -264,6 +303,10 @@ class _Differences:
 def _apart(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Mean absolute difference over the channels, in levels, [H, W]."""
     return np.abs(a.astype(np.float32) - b).mean(axis=2)
+
+
+def _or_dash(value: float, form: str) -> str:
+    return f"{value:>{form}}" if math.isfinite(value) else "-".rjust(int(form[0]))
 
 
 def _mean(values: NDArray[np.float32]) -> float:

@@ -52,6 +52,12 @@ def test_two_models_are_held_against_one_another(cluster, footage, photos, mlflo
     assert drawn.pixels.shape[2] == 3
     assert run.data.metrics["pictures"] == 6
     assert run.data.metrics["unread"] == 3
+    # Of the clip all frames went through both models, beside those that were looked at.
+    for side in ("champion", "challenger"):
+        assert run.data.metrics[f"{side}.flicker"] > 0
+        assert run.data.metrics[f"{side}.residue"] > 0
+        assert 0 <= run.data.metrics[f"{side}.flips"] < 1
+    assert "flicker" in shown
 
 
 @pytest.mark.cluster
@@ -83,7 +89,10 @@ def test_the_limit_is_shared_out(cluster, footage, mlflow_store):
     both = f"{footage}/tiny", f"{footage}/other"
     storage.write_bytes(f"{footage}/clips/a.mp4", storage.read_bytes(f"{footage}/raw/cam2/drive.mp4"))
     storage.write_bytes(f"{footage}/clips/b.mp4", storage.read_bytes(f"{footage}/raw/cam2/drive.mp4"))
-    found = comparison.compare(CompareConfig(*both, f"{footage}/clips", limit=5, frame_step=1, panels=9))
+    config = CompareConfig(
+        *both, f"{footage}/clips", limit=5, frame_step=1, panels=9, steady_clips=1, steady_frames=2
+    )
+    found = comparison.compare(config)
     assert found.count == 5
     assert {key.split("#")[0] for key, _ in found.apart} == {"a.mp4", "b.mp4"}
 
