@@ -33,27 +33,27 @@ UNSEEN = 2 / 255
 
 @dataclass(frozen=True)
 class Restored:
-    """`pixels` uint8 [B, H, W, 3] and the predicted `mask` bool [B, H, W] (True = degraded).
+    """`pixels` [B, H, W, 3], of the type that went in, and the `mask` bool [B, H, W] (True = degraded).
 
     A picture in which too little was found to touch it has an empty mask, and its own pixels.
     """
 
-    pixels: NDArray[np.uint8]
+    pixels: NDArray[Any]
     mask: NDArray[np.bool_]
 
 
 @torch.inference_mode()
 def restore(
     model: Spair,
-    pixels: NDArray[np.uint8],
+    pixels: NDArray[Any],
     *,
-    references: NDArray[np.uint8] | None = None,
+    references: NDArray[Any] | None = None,
     tile: int = TILE,
     min_degraded: float = MIN_DEGRADED,
 ) -> Restored:
-    """Restore uint8 pictures [B, H, W, 3] of one size, on the model's device.
+    """Restore pictures [B, H, W, 3] of one size, uint8 or of 16 bit (uint16), on the model's device.
 
-    `references` uint8 [B, H, W, 6] are those of frames (`spair_core.footage`). Pictures with a side over
+    `references` [B, H, W, 6] are those of frames (`spair_core.footage`). Pictures with a side over
     `tile` go through in overlapping tiles, so that memory is bounded. A picture of which a smaller share than
     `min_degraded` is degraded comes back as it is. Raises ValueError for another shape or dtype.
     """
@@ -62,17 +62,24 @@ def restore(
         _check(references, 6)
     device = next(model.parameters()).device
     beside = None if references is None else _to_tensor(references, device)
-    return _restored(model, _to_tensor(pixels, device), beside, tile, min_degraded)
+    return _restored(model, _to_tensor(pixels, device), beside, tile, min_degraded, pixels.dtype)
 
 
 def _restored(
-    model: Spair, pictures: Tensor, beside: Tensor | None, tile: int, min_degraded: float
+    model: Spair,
+    pictures: Tensor,
+    beside: Tensor | None,
+    tile: int,
+    min_degraded: float,
+    dtype: np.dtype[Any],
 ) -> Restored:
     if tile < 2 * OVERLAP:
         raise ValueError(f"tile must be at least {2 * OVERLAP} pixels, not {tile}")
     restored, mask = harmless(pictures, *_tiled(model, pictures, beside, tile), min_degraded)
-    quantized = (restored.clamp(0, 1) * 255).round().to(torch.uint8)
-    return Restored(quantized.permute(0, 2, 3, 1).cpu().numpy(), mask[:, 0].cpu().numpy())
+    # torch has few operations on uint16: wider on the way.
+    levels = (restored.clamp(0, 1) * np.iinfo(dtype).max).round()
+    quantized = levels.to(torch.uint8 if dtype == np.uint8 else torch.int32).permute(0, 2, 3, 1)
+    return Restored(quantized.cpu().numpy().astype(dtype, copy=False), mask[:, 0].cpu().numpy())
 
 
 def harmless(
@@ -100,7 +107,7 @@ def restore_window(
     pieces = []
     for start, seen in zip(range(window.own.start, window.own.stop, batch), beside, strict=False):
         frames = _to_tensor(window.pixels[start : min(start + batch, window.own.stop)], device)
-        pieces.append(_restored(model, frames, seen, tile, min_degraded))
+        pieces.append(_restored(model, frames, seen, tile, min_degraded, window.pixels.dtype))
     return Restored(
         np.concatenate([piece.pixels for piece in pieces]), np.concatenate([piece.mask for piece in pieces])
     )
@@ -109,22 +116,25 @@ def restore_window(
 def _beside(window: Window, device: torch.device, batch: int) -> Iterator[Tensor]:
     """The references of a run, `batch` frames at a time: [b, 6, H, W] in [0, 1]."""
     if device.type != "cpu":
-        yield from (references_on(window, device) / 255).split(batch)
+        yield from (references_on(window, device) / np.iinfo(window.pixels.dtype).max).split(batch)
         return
     for seen in references(window):
         yield _to_tensor(seen[None], device)
 
 
-def _check(pixels: NDArray[np.uint8], channels: int) -> None:
-    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] != channels or 0 in pixels.shape:
+def _check(pixels: NDArray[Any], channels: int) -> None:
+    known = pixels.dtype in (np.uint8, np.uint16)
+    if not known or pixels.ndim != 4 or pixels.shape[3] != channels or 0 in pixels.shape:
         name = "pictures" if channels == 3 else "references"
         raise ValueError(
-            f"{name} must be uint8 [B, H, W, {channels}], not {pixels.dtype} {list(pixels.shape)}"
+            f"{name} must be uint8 or uint16 [B, H, W, {channels}], not {pixels.dtype} {list(pixels.shape)}"
         )
 
 
-def _to_tensor(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:
-    return torch.tensor(pixels, device=device).permute(0, 3, 1, 2).float() / 255
+def _to_tensor(pixels: NDArray[Any], device: torch.device) -> Tensor:
+    most = np.iinfo(pixels.dtype).max
+    wide = pixels if pixels.dtype == np.uint8 else pixels.astype(np.int32)
+    return torch.tensor(wide, device=device).permute(0, 3, 1, 2).float() / most
 
 
 def _tiled(model: Spair, pictures: Tensor, references: Tensor | None, tile: int) -> tuple[Tensor, Tensor]:

@@ -22,7 +22,7 @@ from spair_core.images.formats import catalogue as formats_catalogue
 from spair_core.masks import mask_from_pair
 
 ROOT = Path(__file__).parents[1]
-FOG, PPM, STACK, JOB = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
+FOG, PCX, STACK, JOB = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
 
 
 def test_fog_is_one_module_and_one_entry(
@@ -40,17 +40,17 @@ def test_fog_is_one_module_and_one_entry(
     assert catalogue.measures("fog") == {"Y"}
 
 
-def test_ppm_is_one_module_and_one_entry(photos: list[np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pcx_is_one_module_and_one_entry(photos: list[np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
     namespace: dict[str, object] = {}
-    exec(PPM, namespace)
-    formats = (*formats_catalogue.FORMATS, namespace["PPM"])
+    exec(PCX, namespace)
+    formats = (*formats_catalogue.FORMATS, namespace["PCX"])
     monkeypatch.setattr(formats_catalogue, "FORMATS", formats)
     monkeypatch.setattr(codec, "NAMES", tuple(one.name for one in formats))
     clean = photos[0][:60, :80]
-    again = images.decode(images.encode(Picture(clean, "PPM")))
-    assert again.format == "PPM"
+    again = images.decode(images.encode(Picture(clean, "PCX")))
+    assert again.format == "PCX"
     assert (again.pixels == clean).all()
-    assert ".ppm" in formats_catalogue.suffixes()
+    assert ".pcx" in formats_catalogue.suffixes()
 
 
 def test_a_stack_of_frames_is_one_module_and_one_entry(

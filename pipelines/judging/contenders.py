@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from pipelines.media import NO_PIECE, Piece, packed, unpacked
 from pipelines.services import cluster, models
 from pipelines.services.models import ResolvedModel
 from pipelines.services.quarantine import Quarantine
-from spair_core import inference
+from spair_core import images, inference
 from spair_core.footage import Window
 from spair_core.network import Spair
 
@@ -37,7 +37,10 @@ Measure = Callable[[NDArray[np.uint8], list[Look]], tuple[dict[str, Any], bytes]
 
 def picture_row(key: str, window: Window | None = None, error: str = "") -> dict[str, Any]:
     """A picture, or a frame with those around it, on its way to the models; or why there is none."""
-    return {"key": key, "error": error, **(NO_PIECE if window is None else packed(Piece(window, None)))}
+    if window is None:
+        return {"key": key, "error": error, **NO_PIECE}
+    shown = replace(window, pixels=images.eight_bit(window.pixels))  # levels are of 255 in all that is told
+    return {"key": key, "error": error, **packed(Piece(shown, None))}
 
 
 def measured(

@@ -30,9 +30,10 @@ class EncodeConfig:
 
 @dataclass(frozen=True)
 class Encoding:
-    """How what was restored is written: `quality` (1 to 100) of JPEG and lossy WebP, and that of clips."""
+    """How what was restored is written: `quality` (1 to 100) of lossy pictures, None for that of the source
+    where it can be told, and that of clips."""
 
-    quality: int = 95
+    quality: int | None = None
     clips: EncodeConfig = field(default_factory=EncodeConfig)
 
 
@@ -61,8 +62,9 @@ class Medium:
     """Endings of names, in lower case with their dot; what is restored keeps its name."""
     read: Callable[[Path, Reach | None], Iterator[Piece]]
     """A local file -> its pieces in order, each with the frames around it that the reach asks for."""
-    write: Callable[[Any, NDArray[np.uint8], Encoding], bytes]
-    """A piece's state and its restored frames uint8 [k, H, W, 3] -> that part of the result."""
+    write: Callable[[Any, NDArray[Any], Encoding], bytes]
+    """A piece's state and its restored frames [k, H, W, 3], of the type that was read (uint8, or uint16 of
+    16 bit) -> that part of the result."""
     join: Callable[[Iterable[bytes], Path, Path], None] | None = None
     """Parts in order, the source and the file to write; None where what is read is one piece, whose part is
     the file."""
@@ -75,7 +77,7 @@ NO_PIECE: Mapping[str, Any] = {"pixels": b"", "shape": [0], "around": b""}
 def packed(piece: Piece) -> dict[str, Any]:
     """A piece as columns of a row."""
     window = piece.window
-    around = (window.own, window.neighbours, window.beats, piece.state)
+    around = (window.own, window.neighbours, window.beats, piece.state, window.pixels.dtype.name)
     return {
         "pixels": window.pixels.tobytes(),
         "shape": list(window.pixels.shape),
@@ -85,6 +87,6 @@ def packed(piece: Piece) -> dict[str, Any]:
 
 def unpacked(row: dict[str, Any]) -> Piece:
     """The piece of such a row."""
-    pixels = np.frombuffer(row["pixels"], np.uint8).reshape([int(side) for side in row["shape"]])
-    own, neighbours, beats, state = pickle.loads(row["around"])
+    own, neighbours, beats, state, kind = pickle.loads(row["around"])
+    pixels = np.frombuffer(row["pixels"], kind).reshape([int(side) for side in row["shape"]])
     return Piece(Window(pixels, own, neighbours, beats), state)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.media.medium import Encoding, Medium, MediumError, Piece
@@ -18,14 +18,14 @@ from spair_core.images import Picture, PictureError
 def read(path: Path, reach: Reach | None) -> Iterator[Piece]:
     """The picture, which knows nothing of others. Raises MediumError."""
     try:
-        picture = images.decode(path.read_bytes())
+        picture = images.decode(path.read_bytes(), deep=True)
     except PictureError as error:
         raise MediumError(str(error)) from error
     yield Piece(Window.alone(picture.pixels[None]), replace(picture, pixels=picture.pixels[:0]))
 
 
-def write(state: Picture, pixels: NDArray[np.uint8], encoding: Encoding) -> bytes:
-    """The file, with the profile, the alpha and the like that the picture had."""
+def write(state: Picture, pixels: NDArray[Any], encoding: Encoding) -> bytes:
+    """The file, coded as the source was, with the profile, the alpha and the like that it had."""
     return images.encode(replace(state, pixels=pixels[0]), quality=encoding.quality)
 
 

@@ -74,8 +74,8 @@ class RestoreConfig:
     """GPUs of each of them (a fraction shares one); 0 computes on CPUs."""
     tile: int = inference.TILE
     """Larger pictures are restored in overlapping tiles with sides of so many pixels."""
-    quality: int = 95
-    """JPEG and lossy WebP quality of restored pictures."""
+    quality: int | None = None
+    """Quality of restored JPEG, WebP and AVIF pictures, 1 to 100; by default a JPEG's own tables."""
     encode: EncodeConfig = field(default_factory=EncodeConfig)
     min_degraded: float = inference.MIN_DEGRADED
     """A picture or frame of which a smaller share is degraded is left alone; an item that has none to restore
@@ -92,7 +92,7 @@ class RestoreConfig:
     def __post_init__(self) -> None:
         if self.tile < 2 * inference.OVERLAP:
             raise ValueError(f"tile must be at least {2 * inference.OVERLAP} pixels, not {self.tile}")
-        if not 1 <= self.quality <= 100 or self.actors < 1:
+        if not 1 <= (self.quality or 1) <= 100 or self.quality == 0 or self.actors < 1:
             raise ValueError("quality is a number from 1 to 100, actors at least 1")
         if not 0 <= self.min_degraded <= 1:
             raise ValueError(f"min_degraded is a share, from 0 to 1, not {self.min_degraded}")
@@ -100,8 +100,9 @@ class RestoreConfig:
     @property
     def options(self) -> str:
         """Everything beside model and source that the output depends on."""
+        quality = self.quality or "source"
         return (
-            f"tile={self.tile} quality={self.quality} crf={self.encode.crf} preset={self.encode.preset} "
+            f"tile={self.tile} quality={quality} crf={self.encode.crf} preset={self.encode.preset} "
             f"min_degraded={self.min_degraded:g}"
         )
 
@@ -273,8 +274,9 @@ class _Restorer:
         seconds = time.monotonic() - started
         panel = b""
         if row["panel"] and row["part"] == 0:
-            before = piece.window.pixels[piece.window.own[0]]
-            panel = images.encode_png(before_after(before, restored.pixels[0], restored.mask[0]))
+            shown = piece.window.pixels[piece.window.own[0]], restored.pixels[0]
+            before, after = map(images.eight_bit, shown)
+            panel = images.encode_png(before_after(before, after, restored.mask[0]))
         return {
             **packed(Piece(Window.alone(restored.pixels), piece.state)),
             "model_seconds": seconds,

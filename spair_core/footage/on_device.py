@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -40,7 +41,8 @@ FARTHEST = 2.0
 @torch.inference_mode()
 def references_on(window: Window, device: torch.device) -> Tensor:
     """Both references of each of the run's frames, float32 [n, 6, H, W] in [0, 255], whole levels."""
-    frames = torch.from_numpy(window.pixels).to(device).permute(0, 3, 1, 2).float()
+    pixels = window.pixels if window.pixels.dtype == np.uint8 else window.pixels.astype(np.int32)
+    frames = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float()
     own = frames[window.own.start : window.own.stop]
     aligned = _aligned(frames, window)
     fixed = [

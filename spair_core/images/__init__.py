@@ -3,7 +3,7 @@
 A format is one module and one entry in `formats.catalogue`; `codec` decodes and encodes all of them.
 """
 
-from spair_core.images.codec import DecodeLimits, decode, decode_mask, encode, encode_png, probe
+from spair_core.images.codec import DecodeLimits, decode, decode_mask, eight_bit, encode, encode_png, probe
 from spair_core.images.formats.catalogue import suffixes
 from spair_core.images.formats.picture import Picture, PictureError
 
@@ -17,6 +17,7 @@ __all__ = [
     "PictureError",
     "decode",
     "decode_mask",
+    "eight_bit",
     "encode",
     "encode_png",
     "formats",

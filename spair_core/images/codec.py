@@ -1,8 +1,9 @@
 """Untrusted bytes to pictures and back.
 
 The header is read and held against limits before a single pixel is decoded; only the formats named
-here are opened at all. What is not colour (alpha, ICC profile, EXIF) is carried along, so that a
-restored file has it too. A phone's JPEG with several pictures in it (MPO) counts as its first one.
+here are opened at all. What is not colour (alpha, ICC profile, EXIF, text, resolution) is carried along, and
+how the file was coded, so that a restored one has it too. A phone's JPEG with several pictures in it (MPO)
+counts as its first one.
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from spair_core.images.formats.catalogue import FORMATS, format_of
-from spair_core.images.formats.picture import Picture, PictureError
+from spair_core.images.formats.picture import Picture, PictureError, Samples
 from spair_core.images.formats.picture_format import PictureFormat
 
 NAMES = tuple(one.name for one in FORMATS)
@@ -55,37 +58,45 @@ def probe(data: bytes, limits: DecodeLimits | None = None) -> tuple[int, int]:
         return (image.height, image.width) if lying else image.size
 
 
-def decode(data: bytes, limits: DecodeLimits | None = None) -> Picture:
-    """A picture from untrusted bytes.
+def decode(data: bytes, limits: DecodeLimits | None = None, *, deep: bool = False) -> Picture:
+    """A picture from untrusted bytes; `deep` keeps 16 bit a channel, which are else made 8.
 
     Raises PictureError: empty, no picture, another format, over a limit, animated, cut short.
     """
     with _opened(data, limits or DecodeLimits()) as image:
         form = format_of(image.format)
-        image.load()
-        turn = TURNS.get(_orientation(image))
-        pixels, alpha = _to_rgb(image if turn is None else image.transpose(turn))
-        return Picture(
-            pixels,
-            form.name,
-            alpha,
-            _rgb_profile(image),
-            _exif_without_orientation(image, form),
-            form.lossless(data),
-        )
+        samples = _deep_colour(data, image) if deep and _is_deep_colour(image) else None
+        kept = form.kept(image)
+        if samples is None:
+            image.load()
+        orientation = _orientation(image)
+        mode: Literal["RGB", "L", "CMYK"] = _mode(image)
+        exif = _exif_without_orientation(image, form)
+        if samples is not None:
+            pixels, alpha, inks = (*_split(_turned(samples, orientation)), None)
+        else:
+            turn = TURNS.get(orientation)
+            upright = image if turn is None else image.transpose(turn)
+            pixels, alpha, inks = (*_to_rgb(upright, deep=deep), _inks(upright))
+        profile = _profile(image, mode)
+        return Picture(pixels, form.name, alpha, profile, exif, form.lossless(data), mode, inks, kept)
 
 
-def encode(picture: Picture, *, quality: int = 95) -> bytes:
-    """The picture in its own format; `quality` 1 to 100 holds for JPEG and lossy WebP.
+def encode(picture: Picture, *, quality: int | None = None) -> bytes:
+    """The picture in its own format; `quality` 1 to 100 holds for lossy ones, None is the source's own where
+    that can be told.
 
-    The same picture gives the same bytes.
+    The same picture gives the same bytes. Raises PictureError where the format has no 16 bit.
     """
     form = format_of(picture.format)
-    image = Image.fromarray(picture.pixels)
-    if picture.alpha is not None and form.alpha:
-        image.putalpha(Image.fromarray(picture.alpha))
+    grey = picture.mode == "L" and form.deep_grey and picture.alpha is None
+    if picture.pixels.dtype == np.uint16 and not grey:
+        if form.deep is None:
+            raise PictureError(f"{form.name} holds no 16 bit of colour")
+        return form.deep(picture)
+    image = _image(picture, form)
     options = form.options(picture, quality)
-    if picture.icc_profile and form.profile:
+    if picture.icc_profile and form.profile and (image.mode in ("RGB", "RGBA") or picture.mode in form.modes):
         options["icc_profile"] = picture.icc_profile
     too_long = form.most_exif is not None and len(picture.exif or b"") > form.most_exif
     if picture.exif and not too_long:
@@ -95,9 +106,44 @@ def encode(picture: Picture, *, quality: int = 95) -> bytes:
     return stream.getvalue()
 
 
+def _image(picture: Picture, form: PictureFormat) -> Image.Image:
+    """In the mode that the source had, where the format has it."""
+    alpha = picture.alpha if form.alpha else None
+    if picture.mode == "L" and "L" in form.modes:
+        image = Image.fromarray(_grey(picture.pixels))
+        return image if alpha is None else _with_alpha(image, alpha)
+    image = Image.fromarray(picture.pixels)
+    if picture.mode == "CMYK" and "CMYK" in form.modes and picture.inks is not None:
+        # What did not change keeps its inks: RGB does not say how much of them was black.
+        same = (np.asarray(Image.fromarray(picture.inks, "CMYK").convert("RGB")) == picture.pixels).all(
+            axis=2
+        )
+        mixed = np.where(same[..., None], picture.inks, np.asarray(image.convert("CMYK")))
+        return Image.fromarray(mixed.astype(np.uint8), "CMYK")
+    return image if alpha is None else _with_alpha(image, alpha)
+
+
+def _with_alpha(image: Image.Image, alpha: Samples) -> Image.Image:
+    image.putalpha(Image.fromarray(alpha))
+    return image
+
+
+def _grey(pixels: Samples) -> Samples:
+    """Luma [H, W]; of equal channels, their value."""
+    luma = pixels.astype(np.float64) @ np.array([0.299, 0.587, 0.114])
+    return np.asarray(luma.round().astype(pixels.dtype))
+
+
 def decode_mask(data: bytes, limits: DecodeLimits | None = None) -> NDArray[np.bool_]:
     """bool [H, W] from a mask picture: degraded where it is brighter than half. Raises PictureError."""
     return np.asarray(decode(data, limits).pixels.max(axis=2) > 127)
+
+
+def eight_bit(pixels: Samples) -> NDArray[np.uint8]:
+    """Of 16 bit a channel the upper 8, rounded; of 8 bit the same."""
+    if pixels.dtype == np.uint8:
+        return pixels
+    return np.asarray(((pixels.astype(np.int64) + 128) // 257).astype(np.uint8))
 
 
 def encode_png(pixels: NDArray[np.uint8] | NDArray[np.bool_]) -> bytes:
@@ -140,9 +186,52 @@ def _check_header(image: Image.Image, limits: DecodeLimits) -> None:
         raise PictureError("it holds several frames or pages; save them as pictures or as a clip")
 
 
-def _rgb_profile(image: Image.Image) -> bytes | None:
+def _profile(image: Image.Image, mode: str) -> bytes | None:
+    """The profile, where it is for the colours that are kept."""
     profile = image.info.get("icc_profile")
-    return profile if profile and profile[16:20] == b"RGB " else None
+    space = {"RGB": b"RGB ", "L": b"GRAY", "CMYK": b"CMYK"}[mode]
+    return profile if profile and profile[16:20] == space else None
+
+
+def _mode(image: Image.Image) -> Literal["RGB", "L", "CMYK"]:
+    if image.mode in ("L", "LA", "La", "I", *SIXTEEN_BIT):
+        return "L"
+    return "CMYK" if image.mode == "CMYK" else "RGB"
+
+
+def _inks(image: Image.Image) -> NDArray[np.uint8] | None:
+    return np.asarray(image) if image.mode == "CMYK" else None
+
+
+def _is_deep_colour(image: Image.Image) -> bool:
+    """Whether an opened file has 16 bit a channel that Pillow would halve."""
+    if image.format == "TIFF":
+        bits = image.tag_v2.get(ExifTags.Base.BitsPerSample, ())  # type: ignore[attr-defined]
+        return len(bits) in (3, 4) and set(bits) == {16}
+    tiles = getattr(image, "tile", []) if image.format == "PNG" else []
+    return bool(tiles) and tiles[0].args in ("RGB;16B", "RGBA;16B", "LA;16B")
+
+
+def _deep_colour(data: bytes, image: Image.Image) -> NDArray[np.uint16]:
+    """[H, W, 3 or 4], as the file holds it."""
+    read = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if read is None or read.dtype != np.uint16 or read.ndim != 3:
+        raise PictureError(f"{image.format} of 16 bit in a form that cannot be read: save it as PNG")
+    order = [2, 1, 0, 3][: read.shape[2]]
+    return np.ascontiguousarray(read[..., order])
+
+
+def _split(samples: NDArray[np.uint16]) -> tuple[Samples, Samples | None]:
+    return np.ascontiguousarray(samples[..., :3]), samples[..., 3].copy() if samples.shape[2] == 4 else None
+
+
+def _turned(samples: NDArray[np.uint16], orientation: int) -> NDArray[np.uint16]:
+    """As `TURNS` does with an image."""
+    if orientation >= 5:
+        samples = samples.swapaxes(0, 1)
+    vertical = -1 if orientation in (3, 4, 7, 8) else 1
+    horizontal = -1 if orientation in (2, 3, 6, 7) else 1
+    return np.ascontiguousarray(samples[::vertical, ::horizontal])
 
 
 def _orientation(image: Image.Image) -> int:
@@ -164,10 +253,11 @@ def _exif_without_orientation(image: Image.Image, form: PictureFormat) -> bytes 
         return None
 
 
-def _to_rgb(image: Image.Image) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
-    if image.mode in SIXTEEN_BIT or (image.mode == "I" and image.format == "PNG"):
+def _to_rgb(image: Image.Image, *, deep: bool) -> tuple[Samples, Samples | None]:
+    if image.mode in SIXTEEN_BIT or (image.mode == "I" and image.format in ("PNG", "PPM")):
         values = np.asarray(image).astype(np.int64)
-        grey = np.clip((values + 128) // 257, 0, 255).astype(np.uint8)
+        wide = np.clip(values, 0, 65535).astype(np.uint16)
+        grey = wide if deep else eight_bit(wide)
         return np.repeat(grey[..., None], 3, axis=2), None
     if image.mode in ("F", "I"):
         raise PictureError("pixels of 32 bits have no fixed range; save the picture with 8 or 16 bits")

@@ -1,12 +1,13 @@
 import itertools
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from spair_core import inference, weights
-from spair_core.footage import Reach, references, references_on, windows
+from spair_core.footage import Reach, Window, references, references_on, windows
 from spair_core.network import Spair
 
 CPU = torch.device("cpu")
@@ -182,3 +183,18 @@ def test_a_gpu_is_given_frames_in_batches_beside_references_of_its_own(footage_m
     assert [tuple(beside.shape) for _, beside in given] == [(5, 6, 64, 96), (5, 6, 64, 96), (2, 6, 64, 96)]
     seen = torch.cat([beside for _, beside in given])
     assert torch.equal(seen, references_on(window, CPU) / 255)
+
+
+def test_sixteen_bit_are_restored_in_sixteen(photos, model):
+    """As their eight upper bits are, but finer; and untouched ones keep all their bits."""
+    coarse = photos[0][:64, :96]
+    fine = np.random.default_rng(0).integers(-100, 100, coarse.shape)
+    deep = np.clip(coarse.astype(int) * 257 + fine, 0, 65535).astype(np.uint16)
+    result, eight = inference.restore(model, deep[None]), inference.restore(model, coarse[None])
+    assert result.pixels.dtype == np.uint16
+    assert np.abs(result.pixels / 257 - eight.pixels).max() < 3
+    far = cv2.dilate(result.mask[0].astype(np.uint8), np.ones((9, 9))) == 0
+    assert (result.pixels[0][far] == deep[far]).all()
+    assert len(np.unique(result.pixels % 257)) > 100
+    window = inference.restore_window(model, Window.alone(deep[None]))
+    assert (window.pixels == result.pixels).all()

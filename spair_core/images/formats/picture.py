@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+Samples = NDArray[Any]
+"""uint8, or uint16 of 16 bit a channel."""
 
 
 class PictureError(ValueError):
@@ -14,21 +19,31 @@ class PictureError(ValueError):
 
 @dataclass(frozen=True)
 class Picture:
-    """`pixels` uint8 [H, W, 3] RGB, upright; the rest is what an encoded copy must keep.
+    """`pixels` [H, W, 3] RGB, upright, uint8, or uint16 of 16 bit a channel; the rest is what an encoded
+    copy must keep.
 
-    `lossless` says whether a WebP was; `exif` has its orientation removed (it is applied). A profile
-    that is not for RGB is left out, and so is EXIF that cannot be read.
+    `alpha` [H, W] is of the same type. `mode` says what the file holds: RGB, grey (L), or CMYK, whose `inks`
+    uint8 [H, W, 4] are kept for the pixels that do not change. `lossless` says whether a WebP was; `exif` has
+    its orientation removed (it is applied). `kept` is what the format's module found in the file to save it
+    by again: text, resolution, tables. A profile for other colours is left out, and so is EXIF that cannot be
+    read.
     """
 
-    pixels: NDArray[np.uint8]
+    pixels: Samples
     format: str
-    alpha: NDArray[np.uint8] | None = None
+    alpha: Samples | None = None
     icc_profile: bytes | None = None
     exif: bytes | None = None
     lossless: bool = True
+    mode: Literal["RGB", "L", "CMYK"] = "RGB"
+    inks: NDArray[np.uint8] | None = None
+    kept: Mapping[str, Any] = field(default_factory=dict)
 
-    def with_pixels(self, pixels: NDArray[np.uint8]) -> Picture:
-        """The same file with other pixels. Raises ValueError where the size differs."""
-        if pixels.shape != self.pixels.shape:
-            raise ValueError(f"the picture is {self.pixels.shape}, its replacement {pixels.shape}")
+    def with_pixels(self, pixels: Samples) -> Picture:
+        """The same file with other pixels. Raises ValueError where size or type differ."""
+        if pixels.shape != self.pixels.shape or pixels.dtype != self.pixels.dtype:
+            raise ValueError(
+                f"the picture is {self.pixels.dtype} {self.pixels.shape}, "
+                f"its replacement {pixels.dtype} {pixels.shape}"
+            )
         return replace(self, pixels=pixels)

@@ -211,7 +211,7 @@ def test_what_kills_its_process_costs_only_itself(cluster, footage, photos, mlfl
     config = RestoreConfig(f"{footage}/night", f"{footage}/dry", model=f"{footage}/model", panels=0)
     decode = restore._decode
 
-    def die(*_):
+    def die(*_, **__):
         os.kill(os.getpid(), signal.SIGKILL)
 
     def poisoned(item, reach, quarantine):

@@ -8,6 +8,7 @@ from spair_core import images
 from spair_core.images import Picture
 from spair_core.images.formats.catalogue import FORMATS, format_of
 
+LOSSY = ("JPEG", "AVIF")
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
@@ -27,7 +28,7 @@ def test_a_picture_comes_back(entry, pixels):
     again = images.decode(data)
     assert again.format == entry.name
     assert images.probe(data) == (61, 43)
-    assert np.abs(again.pixels.astype(int) - pixels).mean() < (3 if entry.name == "JPEG" else 1e-9)
+    assert np.abs(again.pixels.astype(int) - pixels).mean() < (3 if entry.name in LOSSY else 1e-9)
 
 
 def test_what_it_holds_is_kept_and_nothing_else(entry, pixels):
@@ -37,7 +38,8 @@ def test_what_it_holds_is_kept_and_nothing_else(entry, pixels):
     whole = Picture(pixels, entry.name, alpha, PROFILE, exif.tobytes())
     again = images.decode(images.encode(whole))
     assert (again.alpha is not None) == entry.alpha
-    assert not entry.alpha or (again.alpha == alpha).all()
+    unlike = 8 if entry.name in LOSSY else 0
+    assert not entry.alpha or np.abs(again.alpha.astype(int) - alpha).mean() <= unlike
     assert (again.icc_profile == PROFILE) == entry.profile
     assert (again.exif is not None and b"somebody" in again.exif) == (entry.most_exif != 0)
 

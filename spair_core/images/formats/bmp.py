@@ -1,5 +1,0 @@
-"""BMP, which holds nothing but pixels."""
-
-from spair_core.images.formats.picture_format import PictureFormat
-
-BMP = PictureFormat("BMP", frozenset({".bmp"}), lambda picture, quality: {}, profile=False, most_exif=0)
