@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spair_core import inference, weights
+from spair_core import inference, memory, weights
 from spair_core.cost import streak_mask
 from spair_core.footage import Reach, Window, references, references_on, windows
 from spair_core.network import lowered
@@ -120,6 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default=default.precision)
     flags = vars(parser.parse_args(arguments))
     config = BenchmarkConfig(**flags | {"sizes": tuple(flags["sizes"])})
+    memory.keep_freed()  # as what restores does
     torch.set_num_threads(config.threads)
     cv2.setNumThreads(config.threads)
     print(f"{'frame':>10} {'references':>11} {'network':>9} {'whole':>9}  frames a second")

@@ -12,7 +12,7 @@ import ray
 import torch
 
 from pipelines.services import storage, tracking
-from spair_core import weights
+from spair_core import memory, weights
 from spair_core.network import Spair
 from spair_core.weights import ModelCard, WeightsError
 
@@ -63,10 +63,13 @@ class ResolvedModel:
 def load_here(data: bytes) -> Spair:
     """The network of a model file in evaluation mode, on the GPU of this Ray worker where it has one.
 
-    Raises WeightsError.
+    Without one, the worker keeps the memory that it frees. Raises WeightsError.
     """
     model = weights.load(data)[0]
-    return model.to("cuda") if torch.cuda.is_available() and ray.get_gpu_ids() else model
+    if torch.cuda.is_available() and ray.get_gpu_ids():
+        return model.to("cuda")
+    memory.keep_freed()
+    return model
 
 
 def resolve(spec: str) -> ResolvedModel:
