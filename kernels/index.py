@@ -22,7 +22,8 @@ GPU_SC_BREAK_EVEN = 0.65
 """The same on a GPU, whose dense convolutions waste less: between .75 (forward) and .5 (backward as well)."""
 
 BAND_CELLS = 1 << 10
-"""Degraded cells of a band, about: SC works through one after another, and stays in a CPU's cache."""
+"""Degraded cells of a band, about: SC works through one after another, and stays in a CPU's cache. Twice as
+many have room where features take half the bytes of float32."""
 
 CHUNK_SCORES = 1 << 17
 """Most query-key scores that a chunk of lines may hold: bounds SNL's memory, and stays in a CPU's cache."""
@@ -40,10 +41,11 @@ ABSENT = 1 << 40
 """A slot number beyond all others: the cell's line is in no table."""
 
 
-def build_index(mask: Tensor, *, non_local: bool = True) -> ActiveIndex:
+def build_index(mask: Tensor, *, non_local: bool = True, dtype: torch.dtype = torch.float32) -> ActiveIndex:
     """Index a mask, bool [N, 1, H, W], True = degraded. `non_local` builds SNL's line tables too.
 
-    Raises TypeError where the mask is not boolean, ValueError where its shape is another.
+    `dtype` is that of the features: others can be used with it too, less fast on a CPU. Raises TypeError
+    where the mask is not boolean, ValueError where its shape is another.
     """
     if mask.dtype != torch.bool:
         raise TypeError(f"the mask must be boolean, not {mask.dtype}: compare it with a threshold first")
@@ -52,7 +54,7 @@ def build_index(mask: Tensor, *, non_local: bool = True) -> ActiveIndex:
     if mask.numel() > MOST_CELLS:
         raise ValueError(f"an index holds up to {MOST_CELLS} cells, not {mask.numel()}: use a smaller batch")
     cells = mask[:, 0].contiguous()
-    active, clean, bands = _banded(cells)
+    active, clean, bands = _banded(cells, BAND_CELLS * max(4 // dtype.itemsize, 1))
     lines = _line_tables(cells, active, clean) if non_local else None
     return ActiveIndex(mask, active, clean, _neighbours(cells, active), bands, lines, known=True)
 
@@ -61,7 +63,7 @@ def _on_kernels(tensor: Tensor) -> bool:
     return tensor.is_cuda and device.unavailable() is None
 
 
-def _banded(cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _banded(cells: Tensor, band_cells: int) -> tuple[Tensor, Tensor, Tensor]:
     """The active positions in the order that ActiveIndex describes, the clean ones, and the bands."""
     if _on_kernels(cells):
         active, clean, sizes = gpu_cells.compact(cells)
@@ -72,17 +74,17 @@ def _banded(cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     previous, following = column[:, :, :-2], column[:, :, 2:].view(torch.bool)
     group = torch.where(following, previous, 3 - previous)
     ascending, clean = cells.view(-1).nonzero()[:, 0], (~cells).view(-1).nonzero()[:, 0]
-    key = group.view(-1)[ascending] + 4 * _bands_of(ascending, cells)
+    key = group.view(-1)[ascending] + 4 * _bands_of(ascending, cells, band_cells)
     bands = torch.bincount(key, minlength=4 * (int(key.max()) // 4 + 1 if key.numel() else 1)).view(-1, 4)
     return ascending[torch.argsort(key, stable=True)], clean, bands.cpu()
 
 
-def _bands_of(ascending: Tensor, cells: Tensor) -> Tensor | int:
+def _bands_of(ascending: Tensor, cells: Tensor, band_cells: int) -> Tensor | int:
     """The band of each active cell: rows next to one another are in the same or in the next one."""
-    if cells.is_cuda or len(ascending) <= BAND_CELLS:
+    if cells.is_cuda or len(ascending) <= band_cells:
         return 0
     counts = cells.sum(2).view(-1)
-    bands = (counts.cumsum(0) - counts) // counts.max().clamp(min=BAND_CELLS)
+    bands = (counts.cumsum(0) - counts) // counts.max().clamp(min=band_cells)
     return bands.repeat_interleave(counts)
 
 

@@ -8,11 +8,13 @@ products as well: no scatter, and the same bits every time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from kernels.cpu.precision import LOW_PRECISION, STEPS, evened
 
 
 def sc_block(
@@ -26,22 +28,23 @@ def sc_block(
 ) -> tuple[Tensor, Tensor]:
     """`rows` [n, C] -> output [n, C_out] and the buffer [n, C + L*G] of all layers, for backward."""
     channels = rows.shape[1]
-    buffer = rows.new_empty(rows.shape[0], out_weight.shape[1])
+    wide = rows.new_empty(rows.shape[0] + _spare(rows), out_weight.shape[1])
+    buffer = wide[: rows.shape[0]]
     buffer[:, :channels] = rows
-    plan = _Plan(bands)
+    plan = _Plan(bands, rows.dtype)
     taps = plan.taps(neighbours)
     products = rows.new_zeros(plan.slots, weights[0].shape[0])  # those of absent taps stay zero
     for weight, bias in zip(weights, biases, strict=True):
         growth, width = weight.shape[:2]
-        seen, outputs = buffer[:, :width], buffer[:, width : width + growth]
+        seen, outputs = wide[:, :width], buffer[:, width : width + growth]
         matrices = _by_column(weight)
         for number, columns in enumerate(plan.columns):
-            for matrix, (rows_at, slots_at) in zip(matrices, columns, strict=True):
+            for matrix, (rows_at, slots_at, _) in zip(matrices, columns, strict=True):
                 torch.mm(seen[rows_at], matrix, out=products[slots_at].view(-1, 3 * growth))
             for done in plan.completed_by(number):
                 gathered = F.embedding_bag(taps[done], products, mode="sum")
                 torch.add(gathered, bias, out=outputs[done]).relu_()
-    return torch.addmm(out_bias, buffer, out_weight.t()), buffer
+    return _fused(wide, plan, out_weight, out_bias)[: rows.shape[0]], buffer
 
 
 def sc_block_backward(
@@ -53,15 +56,11 @@ def sc_block_backward(
     out_weight: Tensor,
 ) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor, Tensor]:
     """Gradients of rows, weights, biases, out_weight and out_bias."""
-    n = grad.shape[0]
-    grad_buffer = grad @ out_weight
-    # Tap k carried cell q to the cell whose tap 8-k it is; a column's taps are 3*dy + column.
-    mirrored = neighbours.flip(1)
-    fed = [
-        (column, rows_at, mirrored[rows_at, column::3].reshape(-1))
-        for columns in _Plan(bands).columns
-        for column, (rows_at, _) in enumerate(columns)
-    ]
+    n, spare = grad.shape[0], _spare(grad)
+    wide = F.pad(buffer, (0, 0, 0, spare)) if spare else buffer
+    grad_wide = grad.new_zeros(n + spare, out_weight.shape[1])
+    grad_buffer = torch.mm(grad, out_weight, out=grad_wide[:n])
+    fed = list(_fed(_Plan(bands, grad.dtype), neighbours))
     padded = grad.new_zeros(n + 1, weights[0].shape[0])
     grad_weights, grad_biases = [], []
     for weight in reversed(weights):
@@ -72,8 +71,8 @@ def sc_block_backward(
         by_column = torch.zeros_like(matrices)
         for column, rows_at, at in fed:
             spread = padded.index_select(0, at).view(-1, 3 * growth)
-            grad_buffer[rows_at, :width].addmm_(spread, matrices[column].t())
-            by_column[column].addmm_(buffer[rows_at, :width].t(), spread)
+            grad_wide[rows_at, :width].addmm_(spread, matrices[column].t())
+            by_column[column].addmm_(wide[rows_at, :width].t(), spread)
         grad_weights.append(by_column.view(3, -1, 3, growth).permute(3, 1, 2, 0).contiguous())
         grad_biases.append(padded[:n].sum(0))
     return (
@@ -85,6 +84,34 @@ def sc_block_backward(
     )
 
 
+def _fused(wide: Tensor, plan: _Plan, out_weight: Tensor, out_bias: Tensor) -> Tensor:
+    """The product of all layers' rows: of low precision band by band, in evened numbers."""
+    if not _spare(wide):
+        return torch.addmm(out_bias, wide, out_weight.t())
+    out = wide.new_empty(wide.shape[0], out_weight.shape[0])
+    for columns in plan.columns:
+        rows_at = columns[1][0]  # those of the middle column are all of the band's
+        torch.addmm(out_bias, wide[rows_at], out_weight.t(), out=out[rows_at])
+    return out
+
+
+def _spare(rows: Tensor) -> int:
+    """Rows beyond the last one that products in evened numbers reach."""
+    return max(STEPS) - 1 if rows.dtype in LOW_PRECISION else 0
+
+
+def _fed(plan: _Plan, neighbours: Tensor) -> Iterator[tuple[int, slice, Tensor]]:
+    """Of each band and column of taps: its number, the rows that it multiplied, and of these each the rows
+    that its three taps gave to; n, for a row of zeros, where none was and beyond the column's own rows."""
+    # Tap k carried cell q to the cell whose tap 8-k it is; a column's taps are 3*dy + column.
+    mirrored = neighbours.flip(1)
+    for columns in plan.columns:
+        for column, (rows_at, slots_at, own) in enumerate(columns):
+            at = mirrored[own, column::3].reshape(-1)
+            beyond = slots_at.stop - slots_at.start - len(at)
+            yield column, rows_at, F.pad(at, (0, beyond), value=len(neighbours)) if beyond else at
+
+
 class _Plan:
     """How SC walks its bands: which rows each column of taps multiplies, and where the products stand.
 
@@ -92,25 +119,30 @@ class _Plan:
     of the one in the middle gather from. In front of them are three rows of zeros, for absent taps.
     """
 
-    def __init__(self, bands: Tensor) -> None:
+    def __init__(self, bands: Tensor, dtype: torch.dtype) -> None:
         first, both, last, _ = bands.unbind(1)
         sizes = bands.sum(1)
         start = sizes.cumsum(0) - sizes
         # A tap of the left column serves the cell to the right, one of the middle column every cell.
         starts = torch.stack([start, start, start + first], 1)
         counts = torch.stack([first + both, sizes, both + last], 1)
-        room = int(3 * counts.sum(1).max())
+        even = evened(counts, dtype)
+        room = int(3 * even.sum(1).max())
         place = torch.arange(len(bands))[:, None] % 3 * room + 3
-        slots = place + 3 * (counts.cumsum(1) - counts)
+        slots = place + 3 * (even.cumsum(1) - even)
         self._sizes, self._first_slots = sizes, slots - 3 * starts
         self._bands = [slice(*pair) for pair in zip(start.tolist(), (start + sizes).tolist(), strict=True)]
         self.slots = 3 + min(len(bands), 3) * room
         """Rows of products held."""
+        shapes = zip(*(table.tolist() for table in (starts, counts, even, slots)), strict=True)
         self.columns = [
-            [(slice(a, a + count), slice(at, at + 3 * count)) for a, count, at in zip(*band, strict=True)]
-            for band in zip(starts.tolist(), counts.tolist(), slots.tolist(), strict=True)
+            [
+                (slice(a, a + wide), slice(at, at + 3 * wide), slice(a, a + count))
+                for a, count, wide, at in zip(*band, strict=True)
+            ]
+            for band in shapes
         ]
-        """[b][3]: the rows that a column of taps multiplies, and where their products go."""
+        """[b][3]: the rows that a column of taps multiplies, where their products go, and those it has to."""
 
     def completed_by(self, number: int) -> list[slice]:
         """The rows of the bands whose products are all there when those of band `number` are."""

@@ -7,20 +7,20 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from kernels.cpu.precision import LOW_PRECISION
+from kernels.cpu.precision import LOW_PRECISION, summing
 
 
 def sfm(features: Tensor, mask: Tensor, eps: float, max_ratio: float, fade: float) -> tuple[Tensor, Tensor]:
     """Features N x C x H x W -> modulated, and the statistics [6, N, C] that backward needs."""
-    cells = _wide_cells(features)
-    both = _both_sets(mask, cells)
+    cells = _cells(features)
+    both = _both_sets(mask, summing(cells.dtype))
     counts = both.sum(2).t()
-    means = torch.bmm(both, cells) / counts.t().clamp(min=1)[..., None]
+    means = _sums(both, cells) / counts.t().clamp(min=1)[..., None]
     squares = torch.zeros_like(means)
     for at in _cell_ranges(cells):
         # Centred first, set by set: a difference of large squares would lose the variance.
         share = both[:, :, at]
-        centred = torch.baddbmm(cells[:, at], share.transpose(1, 2), means, alpha=-1)
+        centred = torch.baddbmm(_wide(cells[:, at]), share.transpose(1, 2), means, alpha=-1)
         squares.baddbmm_(share, centred.square_())
     variances = squares.transpose(0, 1) / counts.clamp(min=1)[..., None]
     mu1, mu0 = means.unbind(1)
@@ -31,17 +31,17 @@ def sfm(features: Tensor, mask: Tensor, eps: float, max_ratio: float, fade: floa
     gain, shift = weight * (ratio - 1), weight * (mu0 - ratio * mu1)
     out = cells.clone(memory_format=torch.contiguous_format)
     rows, active = out.view(-1, out.shape[2]), mask.flatten().nonzero()[:, 0]
-    picture, degraded = active // cells.shape[1], rows.index_select(0, active)
+    picture, degraded = active // cells.shape[1], _wide(rows.index_select(0, active))
     moved = gain.index_select(0, picture).add_(1).mul_(degraded).add_(shift.index_select(0, picture))
-    rows.index_copy_(0, active, moved)
+    rows.index_copy_(0, active, moved.to(rows.dtype))
     statistics = torch.stack([mu1, mu0, sigma1, sigma0, ratio, (ratio != free).to(ratio.dtype)])
-    return _as_pictures(out, features).to(features.dtype), statistics
+    return _as_pictures(out, features), statistics
 
 
 def sfm_backward(grad: Tensor, features: Tensor, mask: Tensor, statistics: Tensor, fade: float) -> Tensor:
     """The gradient of the features; that through a clamped ratio is zero."""
-    cells, upstream = _wide_cells(features), _wide_cells(grad)
-    both = _both_sets(mask, cells)
+    cells, upstream = _wide(_cells(features)), _wide(_cells(grad))
+    both = _both_sets(mask, cells.dtype)
     counts = both.sum(2).t()
     weight = _fade_weight(counts, fade)
     mu1, mu0, sigma1, sigma0, ratio, held = statistics
@@ -66,10 +66,24 @@ def sfm_backward(grad: Tensor, features: Tensor, mask: Tensor, statistics: Tenso
     return _as_pictures(out, features).to(grad.dtype)
 
 
-def _wide_cells(features: Tensor) -> Tensor:
-    """N x C x H x W -> [N, H*W, C], low precision widened to float32."""
-    wide = features.float() if features.dtype in LOW_PRECISION else features
-    return wide.permute(0, 2, 3, 1).flatten(1, 2)
+def _cells(features: Tensor) -> Tensor:
+    """N x C x H x W -> [N, H*W, C]."""
+    return features.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def _wide(values: Tensor) -> Tensor:
+    """Low precision widened to float32."""
+    return values.to(summing(values.dtype))
+
+
+def _sums(both: Tensor, cells: Tensor) -> Tensor:
+    """[N, 2, C]: those of each set; low precision is widened part by part, not all of it at once."""
+    if cells.dtype not in LOW_PRECISION:
+        return torch.bmm(both, cells)
+    sums = both.new_zeros(*both.shape[:2], cells.shape[2])
+    for at in _cell_ranges(cells):
+        sums.baddbmm_(both[:, :, at], _wide(cells[:, at]))
+    return sums
 
 
 def _as_pictures(cells: Tensor, like: Tensor) -> Tensor:
@@ -77,9 +91,9 @@ def _as_pictures(cells: Tensor, like: Tensor) -> Tensor:
     return cells.view(n, height, width, channels).permute(0, 3, 1, 2)
 
 
-def _both_sets(mask: Tensor, cells: Tensor) -> Tensor:
+def _both_sets(mask: Tensor, dtype: torch.dtype) -> Tensor:
     """[N, 2, H*W]: one for the cells of each set, the degraded and the clean."""
-    marked = mask.flatten(2).to(cells.dtype)
+    marked = mask.flatten(2).to(dtype)
     return torch.cat([marked, 1 - marked], dim=1)
 
 

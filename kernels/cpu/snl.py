@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels.cpu.precision import LOW_PRECISION
+from kernels.cpu.precision import LOW_PRECISION, summing
 from kernels.tables import LineTables
 
 FAR = 1e30
@@ -26,16 +27,13 @@ LEAST = 1e-12
 
 def snl_step(queries: Tensor, keys: Tensor, blend: Tensor, lines: LineTables, scale: float) -> Tensor:
     """`queries` [n, C], `keys` [m, C], `blend` [n, 4] (left, right, up, down) -> gathered [n, C]."""
-    if queries.dtype in LOW_PRECISION:
-        wide = snl_step(queries.float(), keys.float(), blend.float(), lines, scale)
-        return wide.to(queries.dtype)
     walk = _Walk(lines, queries, maps=3)
     slots = _slots(lines.query_at, queries)
     for part, out in zip(walk.attention(queries, keys, blend, scale), walk.queries(slots), strict=True):
         low, high, *_ = part.maps
         low_factor, high_factor = part.factors.split(1, dim=2)
         torch.bmm(low.mul_(low_factor).addcmul_(high, high_factor), part.keys, out=out)
-    return F.embedding_bag(lines.query_slots, slots, mode="sum")
+    return F.embedding_bag(lines.query_slots, slots, mode="sum").to(queries.dtype)
 
 
 def snl_step_backward(
@@ -91,15 +89,17 @@ class _Walk:
 
     They share the memory of their queries, keys and `maps` score maps: it stays in a CPU's cache, which
     fresh memory does not. A chunk costs dozens of calls of torch, so what can be is done for all at once.
+    Low precision is widened there: chunks have a shape each, and oneDNN would compile its products anew.
     """
 
     def __init__(self, lines: LineTables, like: Tensor, maps: int) -> None:
         self._shapes: list[tuple[int, int, int]] = lines.chunks.tolist()
         self._lines = lines
         most_scores = max(map(math.prod, self._shapes), default=0)
-        self._maps = like.new_empty(maps, most_scores)
+        memory = partial(like.new_empty, dtype=summing(like.dtype))
+        self._maps = memory(maps, most_scores)
         self._queries, self._keys = (
-            like.new_empty(max((shape[0] * shape[kind] for shape in self._shapes), default=0), like.shape[1])
+            memory(max((shape[0] * shape[kind] for shape in self._shapes), default=0), like.shape[1])
             for kind in (1, 2)
         )
 
@@ -125,14 +125,14 @@ class _Walk:
         Where a part has next to nothing of the whole, too few bits of it are left, and it gets a softmax
         of its own. The masks are arithmetic (0 or 1, or far below zero): much faster than booleans.
         """
-        dtype, device = queries.dtype, queries.device
+        dtype, device = self._maps.dtype, queries.device
         # Twice a key's place, in between the even numbers: keys are whole, so no comparison is a draw.
         widest = max((width for *_, width in self._shapes), default=0)
         places = 2 * torch.arange(widest, device=device, dtype=dtype) + 1
         far_places = places * FAR
         far_ends = (self._lines.line_keys.to(dtype) * (2 * FAR)).split([count for count, *_ in self._shapes])
         exist = torch.stack([self._lines.before, self._lines.after], 1).clamp_(max=1).to(dtype)
-        weights = blend.reshape(-1, 2).index_select(0, self._lines.pairs)
+        weights = blend.reshape(-1, 2).index_select(0, self._lines.pairs).to(dtype)
         tables = zip(
             self._shapes, far_ends, self.queries(self._lines.query_at), self.keys(self._lines.key_at),
             self.queries((2 * self._lines.before).to(dtype)), self.queries(exist), self.queries(1 - exist),
@@ -161,12 +161,16 @@ class _Walk:
 
 def _gathered(rows: Tensor, at: Tensor, memory: Tensor) -> Tensor:
     """The `rows` [n, C] in slots [l, S, 1], in `memory`: [l, S, C]."""
-    found = torch.index_select(rows, 0, at.view(-1), out=memory[: at.numel()])
+    found = memory[: at.numel()]
+    if rows.dtype == memory.dtype:
+        torch.index_select(rows, 0, at.view(-1), out=found)
+    else:
+        found.copy_(rows.index_select(0, at.view(-1)))
     return found.view(*at.shape[:2], rows.shape[1])
 
 
 def _slots(table: Tensor, like: Tensor) -> Tensor:
     """A row for each slot of a table, to be written, and a zero row for the cells without a slot."""
-    slots = like.new_empty(table.numel() + 1, like.shape[1])
+    slots = like.new_empty(table.numel() + 1, like.shape[1], dtype=summing(like.dtype))
     slots[-1] = 0
     return slots

@@ -173,7 +173,8 @@ class Spair(nn.Module):
         """The active pixels of a mask at full resolution, 1/2, 1/4 and 1/8."""
         non_local = self.config.restorer.attention == "sparse"
         return tuple(
-            build_index(level, non_local=non_local and depth > 0) for depth, level in enumerate(coarsen(mask))
+            build_index(level, non_local=non_local and depth > 0, dtype=self.dtype)
+            for depth, level in enumerate(coarsen(mask))
         )
 
 

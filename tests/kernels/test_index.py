@@ -98,3 +98,11 @@ def test_line_tables_hold_every_cell_of_a_line_with_both_kinds_once(monkeypatch)
 def test_other_masks_are_refused(mask, error, words):
     with pytest.raises(error, match=words):
         build_index(mask)
+
+
+def test_bands_are_twice_as_large_where_features_take_half_the_bytes(monkeypatch):
+    monkeypatch.setattr(index, "BAND_CELLS", 16)
+    mask = torch.rand(1, 1, 24, 31, generator=torch.Generator().manual_seed(2)) < 0.4
+    bands = [len(build_index(mask, dtype=dtype).bands) for dtype in (torch.float32, torch.bfloat16)]
+    assert bands[1] < bands[0]
+    assert len(build_index(mask, dtype=torch.float64).bands) == bands[0]

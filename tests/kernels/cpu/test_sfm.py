@@ -30,3 +30,11 @@ def test_sfm_by_hand():
     got = sfm(features, mask, eps=1e-12, max_ratio=math.inf, fade=0.0)
     # Degraded: mean 2, deviation 1. Clean: mean 20, deviation 10.
     close(got.flatten(), torch.tensor([10.0, 30.0, 10.0, 30.0], dtype=torch.float64))
+
+
+def test_low_precision_keeps_its_statistics_in_float32(mask):
+    low = features_for(mask).bfloat16() + 8  # far from zero, where bfloat16 has few steps
+    got = sfm(low, mask, eps=1e-3, max_ratio=4.0, fade=16.0)
+    exact = sfm(low.double(), mask, eps=1e-3, max_ratio=4.0, fade=16.0)
+    assert got.dtype == torch.bfloat16
+    assert ((got.double() - exact).abs() <= exact.abs() * torch.finfo(torch.bfloat16).eps).all()
