@@ -16,13 +16,14 @@ import hashlib
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
 import ray.data
+import torch
 
 from pipelines.media import (
     EncodeConfig,
@@ -52,7 +53,9 @@ from pipelines.services.quarantine import Quarantine, QuarantinedError
 from pipelines.services.storage import StorageError, StoredObject
 from spair_core import images, inference
 from spair_core.footage import Reach, Window
+from spair_core.network import lowered
 from spair_core.panels import before_after
+from spair_core.precision import Chosen, Precision, chosen, type_of
 
 SPARE = 3
 """Items that may give a panel, for each that is kept: some of them may be broken."""
@@ -72,6 +75,9 @@ class RestoreConfig:
     """Processes that hold the model."""
     num_gpus: float = 0.0
     """GPUs of each of them (a fraction shares one); 0 computes on CPUs."""
+    precision: Precision = "auto"
+    """Of the networks' weights and products. auto is bfloat16 where the actors' processors (as this one's) or
+    GPUs have it, which is faster, and float32 elsewhere. What was restored in another is restored again."""
     tile: int = inference.TILE
     """Larger pictures are restored in overlapping tiles with sides of so many pixels."""
     quality: int | None = None
@@ -101,10 +107,12 @@ class RestoreConfig:
     def options(self) -> str:
         """Everything beside model and source that the output depends on."""
         quality = self.quality or "source"
-        return (
+        options = (
             f"tile={self.tile} quality={quality} crf={self.encode.crf} preset={self.encode.preset} "
             f"min_degraded={self.min_degraded:g}"
         )
+        # Manifests from before there was a choice do not name it.
+        return options if self.precision == "float32" else f"{options} precision={self.precision}"
 
 
 def restore(config: RestoreConfig) -> Summary:
@@ -114,6 +122,7 @@ def restore(config: RestoreConfig) -> Summary:
     any work; what happens to single items is in the summary.
     """
     _check_apart(config.source, config.destination)
+    config = _decided(config)
     model = models.resolve(config.model)
     book = Manifest(config.destination)
     started = time.monotonic()
@@ -136,6 +145,20 @@ def _check_apart(source: str, destination: str) -> None:
     a, b = (f"{storage.resolve(uri)[1].rstrip('/')}/" for uri in (source, destination))
     if a.startswith(b) or b.startswith(a):
         raise ValueError(f"{source} and {destination} overlap: restored items would be read again as sources")
+
+
+def _decided(config: RestoreConfig) -> RestoreConfig:
+    """The same with its precision chosen: by this machine's processor, or by a GPU such as actors get."""
+    if config.precision == "auto" and config.num_gpus:
+        cluster.connect()
+        choice = ray.get(_gpus_choice.options(num_gpus=config.num_gpus).remote())
+        return replace(config, precision=choice)
+    return replace(config, precision=chosen(config.precision, torch.device("cpu")))
+
+
+@ray.remote(num_cpus=0)
+def _gpus_choice() -> Chosen:
+    return chosen("auto", torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def _staging(config: RestoreConfig) -> str:
@@ -192,6 +215,7 @@ def _stream(
             _Restorer,
             fn_constructor_kwargs={
                 "model": model.data,
+                "precision": config.precision,
                 "tile": config.tile,
                 "min_degraded": config.min_degraded,
                 "quarantine": quarantine,
@@ -250,8 +274,10 @@ def _fetched(item: dict[str, Any], folder: str) -> tuple[Path, str]:
 class _Restorer:
     """The actor: holds the model, and restores one picture or one run of frames a call."""
 
-    def __init__(self, model: bytes, tile: int, min_degraded: float, quarantine: Quarantine) -> None:
-        self.model = models.load_here(model)
+    def __init__(
+        self, model: bytes, precision: Chosen, tile: int, min_degraded: float, quarantine: Quarantine
+    ) -> None:
+        self.model = lowered(models.load_here(model), type_of(precision))
         self.tile, self.min_degraded, self.quarantine = tile, min_degraded, quarantine
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:

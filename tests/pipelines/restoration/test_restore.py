@@ -21,10 +21,10 @@ from pipelines.restoration.manifest import FAILED, IGNORED, PASSED, REJECTED, RE
 from pipelines.restoration.restore import RestoreConfig
 from pipelines.services import models, storage
 from pipelines.services.quarantine import Quarantine
-from spair_core import images, inference, weights
+from spair_core import images, inference, precision, weights
 from spair_core.footage import Reach, Window, windows
 from spair_core.images import encode_png
-from spair_core.network import Spair
+from spair_core.network import Spair, lowered
 from tests.pipelines.media.test_clips import make_clip, sound, times
 
 PROJECT = Path(__file__).resolve().parents[3]
@@ -85,6 +85,9 @@ def test_everything_gets_a_verdict_and_nothing_is_done_twice(
     (experiment,) = client.search_experiments(filter_string="name = 'spair-restoration'")
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.data.metrics["restored"] == 3
+    decided = restore._decided(config)
+    assert run.data.params["precision"] == decided.precision != "auto"
+    assert {item.options for item in summary.verdicts if item.verdict == RESTORED} == {decided.options}
     assert len(client.list_artifacts(run.info.run_id, "panels")) == 2
 
     def no_model_work(*_):
@@ -95,8 +98,13 @@ def test_everything_gets_a_verdict_and_nothing_is_done_twice(
     assert again.already == 6
     assert again.count(RESTORED) == 0
 
+    other = {"float32": "bfloat16", "bfloat16": "float32"}[decided.precision]
+    with pytest.raises(AssertionError, match="nothing was left"):
+        restore.restore(replace(config, precision=other))
 
-def test_a_clip_gives_the_same_frames_in_runs_as_whole(tiny_config, photos, tmp_path):
+
+@pytest.mark.parametrize("kind", ["float32", "bfloat16"])
+def test_a_clip_gives_the_same_frames_in_runs_as_whole(tiny_config, photos, tmp_path, kind):
     torch.manual_seed(0)
     card = weights.ModelCard(replace(tiny_config, references=True), "rain", 0.05)
     data = weights.save(Spair(card.network), card)
@@ -105,17 +113,18 @@ def test_a_clip_gives_the_same_frames_in_runs_as_whole(tiny_config, photos, tmp_
     item = {"key": "clip.mp4", "uri": str(clip), "kind": "clip", "panel": False}
     quarantine = Quarantine()
     rows = list(restore._decode(item, Reach(), quarantine))
-    actor = restore._Restorer(data, tile=1024, min_degraded=0.001, quarantine=quarantine)
+    actor = restore._Restorer(data, kind, tile=1024, min_degraded=0.001, quarantine=quarantine)
     restored = np.concatenate([unpacked(actor(row)).window.pixels for row in rows])
 
     with av.open(str(clip)) as container:
         stream = [(f.to_ndarray(format="rgb24"), float(f.time)) for f in container.decode(video=0)]
     (whole,) = windows(iter(stream), 1000, Reach())
-    expected = inference.restore_window(weights.load(data)[0], whole).pixels
+    model = lowered(weights.load(data)[0], getattr(torch, kind))
+    expected = inference.restore_window(model, whole).pixels
     assert [row["last"] for row in rows] == [False, True]
     assert restored.shape == (44, 48, 64, 3)
     assert (restored == expected).all()
-    assert (restored != inference.restore(weights.load(data)[0], whole.pixels).pixels).any()
+    assert (restored != inference.restore(model, whole.pixels).pixels).any()
 
 
 @pytest.mark.cluster
@@ -136,7 +145,7 @@ def test_what_needs_nothing_is_copied_byte_for_byte(cluster, footage, tiny_confi
 
 @pytest.mark.cluster
 def test_a_model_that_fails_costs_only_its_item(cluster, tiny_weights, photos):
-    actor = restore._Restorer(tiny_weights, tile=1024, min_degraded=0.001, quarantine=Quarantine())
+    actor = restore._Restorer(tiny_weights, "float32", tile=1024, min_degraded=0.001, quarantine=Quarantine())
     row = {
         "key": "a.png",
         "error": "",
@@ -232,3 +241,17 @@ def test_what_kills_its_process_costs_only_itself(cluster, footage, photos, mlfl
     assert all(verdict == FAILED and "died 2 times" in reason for verdict, reason in outcome.values())
     again = restore.restore(config)
     assert (again.already, again.count(RESTORED)) == (1, 2)
+
+
+def test_float32_settles_what_was_restored_before_there_was_a_choice():
+    config = RestoreConfig("/a", "/b", precision="float32")
+    assert config.options == "tile=1920 quality=95 crf=18 preset=veryfast min_degraded=0.001"
+    assert replace(config, precision="bfloat16").options == f"{config.options} precision=bfloat16"
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_the_precision_is_chosen_by_the_processor_before_any_work(has, monkeypatch):
+    monkeypatch.setattr(precision, "_processor_has_bfloat16", lambda device: has)
+    decided = restore._decided(RestoreConfig("/a", "/b"))
+    assert decided.precision == ("bfloat16" if has else "float32")
+    assert restore._decided(replace(decided, precision="float32")).precision == "float32"

@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+import torch
+
+from spair_core import inference, metrics, precision, weights
+from spair_core.degradations import catalogue
+from spair_core.network import lowered
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.mark.parametrize("name", ["float32", "bfloat16"])
+def test_what_was_asked_for_is_taken(name):
+    assert precision.chosen(name, CPU) == precision.chosen(name, GPU) == name
+    assert precision.type_of(name) == getattr(torch, name)
+
+
+@pytest.mark.parametrize(("has", "expected"), [((), "float32"), (("amx_tile",), "bfloat16")])
+def test_auto_asks_the_processor(has, expected, monkeypatch):
+    for name in ("avx512_bf16", "amx_tile"):
+        monkeypatch.setattr(torch.cpu, f"_is_{name}_supported", lambda name=name: name in has, raising=False)
+    assert precision.chosen("auto", CPU) == expected
+
+
+def test_a_torch_that_cannot_be_asked_stays_with_float32(monkeypatch):
+    for name in ("avx512_bf16", "amx_tile"):
+        monkeypatch.delattr(torch.cpu, f"_is_{name}_supported", raising=False)
+    assert precision.chosen("auto", CPU) == "float32"
+
+
+@pytest.mark.parametrize(
+    ("capability", "expected"), [((7, 5), "float32"), ((8, 0), "bfloat16"), ((9, 0), "bfloat16")]
+)
+def test_auto_asks_the_gpu(capability, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert precision.chosen("auto", GPU) == expected
+
+
+@pytest.mark.parametrize("name", ["rain-light", "footage-light"])
+def test_bfloat16_restores_as_well(name, photos):
+    model = weights.load(weights.shipped(name))[0]
+    clean = np.ascontiguousarray(photos[3][:192, :256])
+    rainy, _ = catalogue.degradation("rain").draw(clean, np.random.default_rng(1), 0.0, 0.05)
+    exact, low = (
+        inference.restore(lowered(model, dtype), rainy[None]).pixels[0]
+        for dtype in (torch.float32, torch.bfloat16)
+    )
+    assert metrics.psnr_y(exact, clean) > metrics.psnr_y(rainy, clean) + 0.4
+    assert metrics.psnr_y(low, clean) == pytest.approx(metrics.psnr_y(exact, clean), abs=0.02)
+    assert (low != exact).any()
