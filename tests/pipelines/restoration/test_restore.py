@@ -244,7 +244,7 @@ def test_what_kills_its_process_costs_only_itself(cluster, footage, photos, mlfl
 
 
 def test_float32_settles_what_was_restored_before_there_was_a_choice():
-    config = RestoreConfig("/a", "/b", precision="float32")
+    config = RestoreConfig("/a", "/b", quality=95, precision="float32")
     assert config.options == "tile=1920 quality=95 crf=18 preset=veryfast min_degraded=0.001"
     assert replace(config, precision="bfloat16").options == f"{config.options} precision=bfloat16"
 
