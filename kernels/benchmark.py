@@ -44,7 +44,8 @@ from pathlib import Path
 
 import torch
 
-from kernels.contests import CONTESTS, Form, Ground, Pass, Scene, scenes
+from kernels.contests import CONTESTS, Form, Ground, Pass
+from kernels.scenes import Scene, scenes
 
 TURN = 0.05
 """Seconds that a form's turn on a CPU lasts at least."""

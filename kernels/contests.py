@@ -1,4 +1,4 @@
-"""What `kernels.benchmark` times: masks and features, our operators on them, and their dense forms.
+"""What `kernels.benchmark` times in a scene: our operators, and their dense forms.
 
 Shape letters: N pictures, C channels, H x W cells; L lines of K cells, rows or columns.
 """
@@ -9,9 +9,8 @@ import copy
 import functools
 import importlib
 import importlib.util
-import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -20,30 +19,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kernels import ActiveIndex, build_index, reference, sc_block, sfm, snl_step
+from kernels.scenes import CHANNELS, Scene, draw_mask
 
-CHANNELS, GROWTH, LAYERS = 64, 32, 6
+GROWTH, LAYERS = 32, 6
 SNL_SCALE = CHANNELS**-0.5
 SFM_GUARDS = {"eps": 1e-3, "max_ratio": 4.0, "fade": 16.0}
-SMALL, HALF, LARGE = (256, 256), (360, 640), (720, 1280)
-GPU_BATCHES = {SMALL: 1, (320, 480): 8, HALF: 4, LARGE: 4, (1080, 1920): 2}
-"""Pictures of a size that fill a GPU, and with which the dense forms fit into 80 GB."""
 GPU_BACKWARD_CELLS = 1 << 21
 """Most cells of a batch that a network's backward pass, for which every layer's are kept, is timed on."""
 
 Pass = Literal["forward", "both"]
-
-
-class Scene(NamedTuple):
-    """What is run on how many pictures; `density` is the nominal share of degraded cells of such a `mask`."""
-
-    op: str
-    height: int
-    width: int
-    channels: int
-    density: float
-    mask: str
-    dtype: str
-    pictures: int = 1
 
 
 @dataclass(frozen=True)
@@ -104,96 +88,6 @@ def leaf(value: Tensor) -> Tensor:
 def rows_of(pictures: Tensor) -> Tensor:
     """[N, C, H, W] -> [N*H*W, C]."""
     return pictures.permute(0, 2, 3, 1).flatten(0, 2)
-
-
-def scenes(device: str, *, quick: bool = False) -> Iterator[Scene]:
-    """All that is run on a device by default; `quick` is one small scene of each operator."""
-    if quick:
-        yield from _grid(CONTESTS, [(32, 32)], _streaked(0.1), ["float32"])
-    elif device == "cpu":
-        yield from _scenes_on_a_cpu()
-    else:
-        for scene in _scenes_on_a_gpu():
-            yield scene._replace(pictures=GPU_BATCHES[scene.height, scene.width])
-
-
-def _scenes_on_a_cpu() -> Iterator[Scene]:
-    masks = [*_streaked(0.02, 0.05, 0.1, 0.2, 0.5, 0.8, 0.9), ("blob", 0.1), ("random", 0.1)]
-    sizes = [(64, 64), (128, 128), SMALL]
-    yield from _grid(["index", "sc_block", "snl_step", "sfm"], sizes, masks, ["float32"])
-    yield from _grid(["network_light"], [SMALL, (512, 512)], _streaked(0.0, 0.05, 0.1, 0.5), ["float32"])
-    yield from _grid(["network_full"], [SMALL], _streaked(0.0, 0.05, 0.1, 0.5), ["float32"])
-
-
-def _scenes_on_a_gpu() -> Iterator[Scene]:
-    """What matters most comes first, so that a run that is cut short lacks the least."""
-    low, networks, others = ["bfloat16"], ["network_light", "network_full"], [("blob", 0.1), ("random", 0.1)]
-    yield from _grid(["sc_block"], [LARGE], _streaked(0.02, 0.05, 0.1, 0.2, 0.5, 0.8, 1.0), low)
-    yield from _grid(["snl_step"], [HALF], _streaked(0.02, 0.05, 0.1, 0.2, 0.5, 0.8), low)
-    yield from _grid(["sfm", "index"], [LARGE], _streaked(0.05, 0.5), low)
-    for frame in ((320, 480), LARGE, (1080, 1920)):  # the networks with every pixel marked are the baseline
-        yield from _grid(networks, [frame], _streaked(0.05), ["bfloat16", "float32"])
-    for masks, dtypes in ((others, low), (_streaked(0.05, 0.2, 0.5), ["float32"])):
-        yield from _grid(["sc_block"], [LARGE], masks, dtypes)
-        yield from _grid(["snl_step"], [HALF], masks, dtypes)
-    yield from _grid(networks, [LARGE], _streaked(0.0, 0.2, 0.5), low)
-    # Small enough for their errors.
-    yield from _grid(CONTESTS, [SMALL], _streaked(0.1), ["bfloat16", "float32", "float16"])
-
-
-def _streaked(*densities: float) -> list[tuple[str, float]]:
-    return [("streak", density) for density in densities]
-
-
-def _grid(
-    ops: Iterable[str],
-    sizes: Sequence[tuple[int, int]],
-    masks: Sequence[tuple[str, float]],
-    dtypes: Sequence[str],
-) -> Iterator[Scene]:
-    """Every operator on one picture of every size, with every mask, in every dtype."""
-    for op, size, dtype, (mask, density) in itertools.product(ops, sizes, dtypes, masks):
-        channels = 3 if op.startswith("network") else CHANNELS
-        yield Scene(op, *size, channels, density, mask, dtype)
-
-
-def draw_mask(shape: str, pictures: int, height: int, width: int, density: float) -> Tensor:
-    """bool [pictures, 1, height, width], the same at every call.
-
-    `shape`: "streak" (slanted, 10 to 40 pixels long, 1 to 3 wide; to within one streak of the
-    density), "blob" (smooth noise above a threshold; exact) or "random" (pixel by pixel).
-    """
-    draw = {"streak": _streaks, "blob": _blobs, "random": _specks}[shape]
-    random = torch.Generator().manual_seed(0)
-    return torch.stack([draw(height, width, density, random) for _ in range(pictures)])[:, None]
-
-
-def _streaks(height: int, width: int, density: float, random: torch.Generator) -> Tensor:
-    mask, wanted = torch.zeros(height, width, dtype=torch.bool), density * height * width
-    if density >= 1:
-        return ~mask  # the last gaps would take as long to hit as all others
-    slope = torch.rand((), generator=random) - 0.5
-    step, across = torch.arange(40)[:, None], torch.arange(3)
-    while (missing := wanted - int(mask.sum())) > 0:
-        count = max(int(missing) // (40 * 3), 1)  # as many as surely do not overshoot
-        pick = functools.partial(torch.randint, size=(count, 1, 1), generator=random)
-        y = (pick(-39, height) + step).expand(count, 40, 3)
-        x = pick(-22, width + 20) + (slope * step).long() + across
-        drawn = (step < pick(10, 41)) & (across < pick(1, 4))
-        drawn &= (y >= 0) & (y < height) & (x >= 0) & (x < width)
-        mask[y[drawn], x[drawn]] = True
-    return mask
-
-
-def _blobs(height: int, width: int, density: float, random: torch.Generator) -> Tensor:
-    coarse = torch.randn(1, 1, height // 16 + 2, width // 16 + 2, generator=random)
-    noise = F.interpolate(coarse, size=(height, width), mode="bicubic").flatten()
-    highest = noise.topk(round(density * noise.numel())).indices
-    return torch.zeros(noise.shape, dtype=torch.bool).index_fill_(0, highest, True).view(height, width)
-
-
-def _specks(height: int, width: int, density: float, random: torch.Generator) -> Tensor:
-    return torch.rand(height, width, generator=random) < density
 
 
 def dense_sc(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
@@ -391,7 +285,7 @@ def _built(preset: str, ground: Ground) -> Any:
     # The one look upwards: this tool also times the network that the operators serve.
     from spair_core import network
 
-    config = {"light": network.light, "full": network.full}[preset]()
+    config = network.PRESETS[preset]()
     return network.Spair(config).eval().to(ground.x)
 
 

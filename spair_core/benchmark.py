@@ -18,13 +18,12 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from spair_core import inference, memory, weights
 from spair_core.cost import streak_mask
-from spair_core.footage import Reach, Window, references, references_on, windows
+from spair_core.footage import Reach, Window, references, references_on, tensor_of, windows
 from spair_core.network import lowered
+from spair_core.precision import Chosen, type_of
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class BenchmarkConfig:
     run: int = 4
     """Frames of a run, restored together; more on a GPU."""
     device: str = "cpu"
-    precision: str = "float32"
+    precision: Chosen = "float32"
     """Of the network's weights."""
 
 
@@ -58,11 +57,11 @@ def measure(config: BenchmarkConfig, height: int, width: int) -> Taken:
     """Of frames of this size in streaks, by the shipped `footage-light`."""
     device, window = torch.device(config.device), _window(height, width, config)
     model = weights.load(weights.shipped("footage-light"))[0].to(device)
-    model = lowered(model, getattr(torch, config.precision))
+    model = lowered(model, type_of(config.precision))
     batch = 1 if device.type == "cpu" else max(1, inference.BATCH_PIXELS // (height * width))
     shown = slice(window.own.start, min(window.own.stop, window.own.start + batch))
-    frames = _on(window.pixels[shown], device)
-    beside = _on(np.stack(list(references(window)))[: len(frames)], device)
+    frames = tensor_of(window.pixels[shown], device) / 255
+    beside = tensor_of(np.stack(list(references(window)))[: len(frames)], device) / 255
     number = len(window.own)
     tasks: tuple[tuple[Callable[[], object], int], ...] = (
         (lambda: _references(window, device), number),
@@ -80,10 +79,6 @@ def measure(config: BenchmarkConfig, height: int, width: int) -> Taken:
                 if turn:  # the first warms up
                     taken.append(1000 * (time.perf_counter() - started) / count)
     return Taken(*(statistics.median(taken) for taken in times))
-
-
-def _on(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:
-    return torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float() / 255
 
 
 def _references(window: Window, device: torch.device) -> object:
@@ -104,7 +99,7 @@ def _window(height: int, width: int, config: BenchmarkConfig) -> Window:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse the flags and print a line a size, and all as JSON where it is asked for."""
+    """Parse the flags and print a line a size."""
     default = BenchmarkConfig()
     parser = argparse.ArgumentParser(
         prog="python -m spair_core.benchmark",

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spair_core.footage import Window, references, references_on
+from spair_core.footage import Window, references, references_on, tensor_of
 from spair_core.network import MULTIPLE, Spair, pad_to_multiple
 
 TILE = 1920
@@ -132,9 +132,7 @@ def _check(pixels: NDArray[Any], channels: int) -> None:
 
 
 def _to_tensor(pixels: NDArray[Any], device: torch.device) -> Tensor:
-    most = np.iinfo(pixels.dtype).max
-    wide = pixels if pixels.dtype == np.uint8 else pixels.astype(np.int32)
-    return torch.tensor(wide, device=device).permute(0, 3, 1, 2).float() / most
+    return tensor_of(pixels, device) / np.iinfo(pixels.dtype).max
 
 
 def _tiled(model: Spair, pictures: Tensor, references: Tensor | None, tile: int) -> tuple[Tensor, Tensor]:

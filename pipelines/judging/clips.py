@@ -309,8 +309,11 @@ def _line(result: ClipResult, wide: int) -> str:
     if not result.frames:
         return f"{result.name:<{wide}} rejected: {result.rejected}"
     values = [(getattr(result, name), form) for _, name, form in COLUMNS]
-    cells = [
-        f"{value:>{form}}" if math.isfinite(value) else "-".rjust(int(form[0])) for value, form in values
-    ]
-    line = f"{result.name:<{wide}} {result.frames:>6} {' '.join(cells)}"
+    cells = " ".join(or_dash(value, form) for value, form in values)
+    line = f"{result.name:<{wide}} {result.frames:>6} {cells}"
     return f"{line}  cut short: {result.rejected}" if result.rejected else line
+
+
+def or_dash(value: float, form: str) -> str:
+    """A number in a format such as 6.2f, or a dash as wide where there is none."""
+    return f"{value:>{form}}" if math.isfinite(value) else "-".rjust(int(form[0]))

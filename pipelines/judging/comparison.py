@@ -132,8 +132,8 @@ class Comparison:
             shares = " ".join(f"{share:>6.3f}" for share in side.degraded_quantiles)
             lines.append(
                 f"{name:<11} {side.degraded_share:>8.3f} {shares} {side.change_clean:>9.3f}"
-                f" {side.change_degraded:>9.3f} {side.seconds:>7.3f} {_or_dash(side.flicker, '7.3f')}"
-                f" {_or_dash(side.residue, '7.3f')} {_or_dash(side.flips, '6.4f')}  {side.model}"
+                f" {side.change_degraded:>9.3f} {side.seconds:>7.3f} {clips.or_dash(side.flicker, '7.3f')}"
+                f" {clips.or_dash(side.residue, '7.3f')} {clips.or_dash(side.flips, '6.4f')}  {side.model}"
             )
         lines.append(
             f"{self.count} pictures and frames; masks agree to {self.mask_iou:.3f} (IoU); results differ by "
@@ -303,10 +303,6 @@ class _Differences:
 def _apart(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Mean absolute difference over the channels, in levels, [H, W]."""
     return np.abs(a.astype(np.float32) - b).mean(axis=2)
-
-
-def _or_dash(value: float, form: str) -> str:
-    return f"{value:>{form}}" if math.isfinite(value) else "-".rjust(int(form[0]))
 
 
 def _mean(values: NDArray[np.float32]) -> float:

@@ -98,7 +98,7 @@ class RestoreConfig:
     def __post_init__(self) -> None:
         if self.tile < 2 * inference.OVERLAP:
             raise ValueError(f"tile must be at least {2 * inference.OVERLAP} pixels, not {self.tile}")
-        if not 1 <= (self.quality or 1) <= 100 or self.quality == 0 or self.actors < 1:
+        if (self.quality is not None and not 1 <= self.quality <= 100) or self.actors < 1:
             raise ValueError("quality is a number from 1 to 100, actors at least 1")
         if not 0 <= self.min_degraded <= 1:
             raise ValueError(f"min_degraded is a share, from 0 to 1, not {self.min_degraded}")

@@ -39,7 +39,6 @@ CHECKPOINT = "learner.pt"
 MASK_SCORES = ("mask_precision", "mask_recall", "density")
 PANELS = 4
 """Validation pictures shown in MLflow."""
-PRESETS = {"light": network.light, "full": network.full, "paper": network.paper}
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ class TrainConfig:
 
     def network(self) -> NetworkConfig:
         """The configuration of the preset, or of its ablation. Raises ValueError for an unknown ablation."""
-        preset = PRESETS[self.preset]()
+        preset = network.PRESETS[self.preset]()
         localizer = replace(preset.localizer, squeeze=self.squeeze)
         preset = replace(preset, localizer=localizer, references=self.references)
         return preset if self.ablation is None else network.ablation(self.ablation, preset)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from spair_core.degradations.catalogue import degradations
 from spair_core.degradations.degradation import Degradation, Made, Material, Pixels
 from spair_core.degradations.drive import degrade_window
-from spair_core.footage import Window
+from spair_core.footage import Window, cut
 from spair_core.masks import THRESHOLD, mask_from_pair
 
 Part = TypeVar("Part")
@@ -59,13 +59,7 @@ def random_crop(example: Example, size: int, rng: np.random.Generator) -> Exampl
     height, width = example.clean.shape[:2]
     top = int(rng.integers(0, max(height - size, 0) + 1))
     left = int(rng.integers(0, max(width - size, 0) + 1))
-
-    def cut(pixels: NDArray) -> NDArray:
-        piece = pixels[top : top + size, left : left + size]
-        missing = [(0, size - piece.shape[0]), (0, size - piece.shape[1])] + [(0, 0)] * (pixels.ndim - 2)
-        return np.pad(piece, missing, mode="symmetric") if piece.shape[:2] != (size, size) else piece
-
-    return _each(example, cut)
+    return _each(example, lambda pixels: cut(pixels, top, left, size))
 
 
 def random_flip(example: Example, rng: np.random.Generator) -> Example:

@@ -23,7 +23,7 @@ Floats = NDArray[np.float32]
 
 
 JPEG_QUALITY = 88
-"""That is about as good as H.264 of CRF 18."""
+"""Taken where H.264 has CRF 18; by eye, the two were not measured against one another."""
 
 
 @dataclass(frozen=True)
@@ -190,9 +190,8 @@ def _recorded(
 ) -> tuple[list[Pixels], Pixels]:
     """The frames and the clean one as a camera keeps them."""
     if rng.random() < config.noise:
-        strength = rng.uniform(0.5, 4)
-        grain = np.float32(strength)
-        noise = [grain * rng.standard_normal(clean.shape, np.float32) for _ in frames]
+        strength = np.float32(rng.uniform(0.5, 4))
+        noise = [strength * rng.standard_normal(clean.shape, np.float32) for _ in frames]
         frames = [_noisy(frame, grain) for frame, grain in zip(frames, noise, strict=True)]
         clean = _noisy(clean, noise[here])
     if rng.random() < config.coded:

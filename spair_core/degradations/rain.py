@@ -145,6 +145,13 @@ class RainConfig:
     threshold: float = THRESHOLD
     """Difference over which a pixel counts as degraded."""
 
+    def family(self, rng: np.random.Generator) -> Family:
+        """That of one picture, or of one scene."""
+        shares = np.asarray(self.weights) / sum(self.weights)
+        drawn = self.families[rng.choice(len(self.families), p=shares)]
+        windy = self.slanted and rng.random() < self.slanted
+        return replace(drawn, angle=(-STEEPEST, STEEPEST)) if windy else drawn
+
 
 LEARNT = RainConfig(
     families=(LIGHT, HEAVY, DENSE, BROAD, DRIZZLE, NEAR),
@@ -166,17 +173,12 @@ def add_rain(
     config = config or RainConfig()
     if rng.random() < config.dry:
         return clean.copy(), np.zeros(clean.shape[:2], dtype=np.bool_)
-    shares = np.asarray(config.weights) / sum(config.weights)
-    family = _in_wind(config.families[rng.choice(len(config.families), p=shares)], rng, config.slanted)
+    family = config.family(rng)
     streaks = draw_streaks((clean.shape[0], clean.shape[1]), rng, family)
     veiled = _veil(clean, rng, config.haze_strength) if rng.random() < config.haze else clean
     screen = rng.random() < (family.screen if config.screen is None else config.screen)
     rainy = _blend(veiled, streaks, screen=screen)
     return rainy, mask_from_pair(rainy, veiled, config.threshold)
-
-
-def _in_wind(family: Family, rng: np.random.Generator, share: float) -> Family:
-    return replace(family, angle=(-STEEPEST, STEEPEST)) if share and rng.random() < share else family
 
 
 def draw_streaks(size: tuple[int, int], rng: np.random.Generator, family: Family) -> Floats:
@@ -335,8 +337,7 @@ def rain_over(
 ) -> list[NDArray[np.uint8]]:
     """Frames uint8 [H, W, 3] of one scene in one rain, whose streaks are new in each."""
     config = config or LEARNT
-    shares = np.asarray(config.weights) / sum(config.weights)
-    family = _in_wind(config.families[rng.choice(len(config.families), p=shares)], rng, config.slanted)
+    family = config.family(rng)
     angle, coverage = rng.uniform(*family.angle), rng.uniform(*family.coverage)
     steady = replace(family, angle=(angle - 1, angle + 1), coverage=(0.9 * coverage, 1.1 * coverage))
     screen = rng.random() < (family.screen if config.screen is None else config.screen)

@@ -4,8 +4,8 @@
 them what the network is shown beside each frame; `moved` makes footage of photographs.
 """
 
-from spair_core.footage.camera import CameraConfig, filmed_window, moved
-from spair_core.footage.on_device import references_on
+from spair_core.footage.camera import CameraConfig, cut, filmed_window, moved
+from spair_core.footage.on_device import references_on, tensor_of
 from spair_core.footage.references import references
 from spair_core.footage.windows import Reach, Window, windows
 
@@ -13,10 +13,12 @@ __all__ = [
     "CameraConfig",
     "Reach",
     "Window",
+    "cut",
     "filmed_window",
     "moved",
     "references",
     "references_on",
     "steadiness",
+    "tensor_of",
     "windows",
 ]

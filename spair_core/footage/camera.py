@@ -82,13 +82,18 @@ def filmed_window(frames: Sequence[Pixels], rate: float, size: int, rng: np.rand
     pieces = []
     for step in steps:
         frame = frames[min(max(middle + step, 0), len(frames) - 1)]
-        piece = frame[top : top + side, left : left + side]
-        missing = [(0, side - piece.shape[0]), (0, side - piece.shape[1]), (0, 0)]
-        piece = np.pad(piece, missing, mode="symmetric") if piece.shape[:2] != (side, side) else piece
+        piece = cut(frame, top, left, side)
         pieces.append(
             piece if side == size else cv2.resize(piece, (size, size), interpolation=cv2.INTER_AREA)
         )
     return _window_of(pieces)
+
+
+def cut(pixels: NDArray[Any], top: int, left: int, side: int) -> NDArray[Any]:
+    """The piece [side, side, ...] of a picture from there on, continued by reflection where it ends."""
+    piece = pixels[top : top + side, left : left + side]
+    missing = [(0, side - piece.shape[0]), (0, side - piece.shape[1])] + [(0, 0)] * (pixels.ndim - 2)
+    return np.pad(piece, missing, mode="symmetric") if piece.shape[:2] != (side, side) else piece
 
 
 def _window_of(frames: Sequence[Any]) -> Window:

@@ -9,10 +9,12 @@ streaks the aligned reference is as good by either, to 0.2 dB.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from spair_core.footage.references import (
@@ -41,8 +43,7 @@ FARTHEST = 2.0
 @torch.inference_mode()
 def references_on(window: Window, device: torch.device) -> Tensor:
     """Both references of each of the run's frames, float32 [n, 6, H, W] in [0, 255], whole levels."""
-    pixels = window.pixels if window.pixels.dtype == np.uint8 else window.pixels.astype(np.int32)
-    frames = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float()
+    frames = tensor_of(window.pixels, device)
     own = frames[window.own.start : window.own.stop]
     aligned = _aligned(frames, window)
     fixed = [
@@ -50,6 +51,13 @@ def references_on(window: Window, device: torch.device) -> Tensor:
         for frame, beats in zip(own, window.beats, strict=True)
     ]
     return torch.cat([aligned, torch.stack(fixed)], 1).round()
+
+
+def tensor_of(pixels: NDArray[Any], device: torch.device) -> Tensor:
+    """Pictures [k, H, W, C], uint8 or uint16, as float32 [k, C, H, W] in their own levels."""
+    # torch has few operations on uint16: wider on the way.
+    wide = pixels if pixels.dtype == np.uint8 else pixels.astype(np.int32)
+    return torch.tensor(wide, device=device).permute(0, 3, 1, 2).float()
 
 
 def _beats(frames: Tensor, beats: Sequence[int]) -> Tensor:

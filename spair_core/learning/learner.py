@@ -47,8 +47,9 @@ class LearningConfig:
     """Type of the products in a step; weights, losses and statistics stay float32. `bfloat16` trains nearly
     twice as fast on GPUs and on CPUs that have it (avx512_bf16, amx)."""
 
-    def rate(self, epoch: float, epochs: int) -> float:
-        """The learning rate at a (fractional) epoch of a phase of `epochs`."""
+    def rate(self, epoch: float, epochs: float) -> float:
+        """The learning rate at a (fractional) epoch of a phase of `epochs`; or in any other unit of time, but
+        for `halving`."""
         if self.schedule == "halving":
             return self.learning_rate * 0.5 ** (int(epoch) // self.halve_every)
         if self.schedule == "cosine":

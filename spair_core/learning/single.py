@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import sys
 import time
@@ -41,7 +40,6 @@ from spair_core.network import Spair
 from spair_core.weights import ModelCard, WeightsError
 
 TASK = "rain+raindrop"
-PRESETS = {"light": network.light, "full": network.full}
 PLANES = {"degraded": slice(0, 3), "references": slice(3, 9), "clean": slice(9, 12), "mask": slice(12, 13)}
 """Of a window in the pool."""
 WARM_UP = 100
@@ -265,8 +263,8 @@ def _phase(model: Spair, phase: Phase, end: float, pool: Pool, config: SingleCon
     begun, told, first = run.minutes(), time.perf_counter(), run.steps
     sums: dict[str, float] = {}
     while (now := run.minutes()) < end:
-        falling = (1 + math.cos(math.pi * (now - begun) / max(end - begun, 1e-9))) / 2
-        rate = config.rate * min(1.0, (run.steps - first + 1) / WARM_UP) * falling
+        warm = min(1.0, (run.steps - first + 1) / WARM_UP)
+        rate = warm * learner.config.rate(now - begun, end - begun)
         for name, value in learner.step(pool.batch(), rate).items():
             sums[name] = sums.get(name, 0.0) + value
         run.steps += 1
@@ -285,7 +283,7 @@ def _phase(model: Spair, phase: Phase, end: float, pool: Pool, config: SingleCon
 
 def started_from(name: str | None, preset: str) -> Spair:
     """The network for footage, with shipped weights, those of a file, or random ones. Raises WeightsError."""
-    base = PRESETS[preset]()
+    base = network.PRESETS[preset]()
     config = replace(base, references=True, localizer=replace(base.localizer, squeeze=True))
     if name is None:
         return Spair(config)
@@ -332,7 +330,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("pack", type=Path, help="a file of python -m spair_core.learning.pack")
     parser.add_argument("--out", type=Path, required=True, help="folder for the weights and the curve")
     parser.add_argument("--start-from", help="shipped weights or a model file; by default random ones")
-    parser.add_argument("--preset", choices=PRESETS, default="light", help="the network's size")
+    parser.add_argument("--preset", choices=("light", "full"), default="light", help="the network's size")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
     for name, field in SingleConfig.__dataclass_fields__.items():
         kind = type(field.default)

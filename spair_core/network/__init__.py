@@ -7,6 +7,7 @@ from spair_core.network.localization import Localization, Localizer, LocalizerCo
 from spair_core.network.restoration import DecoderBlock, Restorer, RestorerConfig
 from spair_core.network.spair import (
     MULTIPLE,
+    PRESETS,
     NetworkConfig,
     Output,
     Spair,
@@ -21,6 +22,7 @@ from spair_core.network.spair import (
 
 __all__ = [
     "MULTIPLE",
+    "PRESETS",
     "DecoderBlock",
     "Localization",
     "Localizer",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -76,6 +76,10 @@ def paper() -> NetworkConfig:
     """`full`, with SFM and SNL computed by the letter of equations 1 and 3-5 (no guards)."""
     config = full()
     return replace(config, restorer=replace(config.restorer, guarded=False), binarize=0.5)
+
+
+PRESETS: dict[str, Callable[[], NetworkConfig]] = {"light": light, "full": full, "paper": paper}
+"""By name."""
 
 
 def ablation(number: int, base: NetworkConfig | None = None) -> NetworkConfig:

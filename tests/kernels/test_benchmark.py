@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from kernels import benchmark, contests
+from kernels import benchmark, contests, scenes
 
 OPERATORS = ["index", "sc_block", "snl_step", "sfm", "network_light", "network_full"]
 KEYS = [
@@ -43,8 +43,8 @@ def test_out_of_time_no_scene_begins_and_what_is_left_is_told(tmp_path, capsys):
 
 @pytest.mark.parametrize("op", contests.CONTESTS)
 def test_a_picture_of_nothing_but_degraded_cells_is_measured(op):
-    channels = 3 if op.startswith("network") else contests.CHANNELS
-    scene = contests.Scene(op, 16, 24, channels, 1.0, "streak", "float32", pictures=2)
+    channels = 3 if op.startswith("network") else scenes.CHANNELS
+    scene = scenes.Scene(op, 16, 24, channels, 1.0, "streak", "float32", pictures=2)
     peaks = benchmark.Peaks({"float32": 1e9}, 1e9)
     rows = list(benchmark.measure(scene, "cpu", peaks, repeats=1))
     assert rows

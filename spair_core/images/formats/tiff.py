@@ -12,24 +12,6 @@ from PIL import ExifTags, Image
 from spair_core.images.formats.picture import Picture
 from spair_core.images.formats.picture_format import PictureFormat, resolution
 
-DESCRIPTIVE = frozenset(
-    {
-        ExifTags.Base.ImageDescription,
-        ExifTags.Base.Make,
-        ExifTags.Base.Model,
-        ExifTags.Base.XResolution,
-        ExifTags.Base.YResolution,
-        ExifTags.Base.ResolutionUnit,
-        ExifTags.Base.Software,
-        ExifTags.Base.DateTime,
-        ExifTags.Base.Artist,
-        ExifTags.Base.HostComputer,
-        ExifTags.Base.Copyright,
-        ExifTags.Base.ExifOffset,
-        ExifTags.Base.GPSInfo,
-    }
-)
-"""Tags that tell of the picture and not of how its file is laid out."""
 TEXTS = frozenset(
     {
         ExifTags.Base.ImageDescription,
@@ -42,6 +24,15 @@ TEXTS = frozenset(
         ExifTags.Base.Copyright,
     }
 )
+"""Tags that say something in words."""
+DESCRIPTIVE = TEXTS | {
+    ExifTags.Base.XResolution,
+    ExifTags.Base.YResolution,
+    ExifTags.Base.ResolutionUnit,
+    ExifTags.Base.ExifOffset,
+    ExifTags.Base.GPSInfo,
+}
+"""Tags that tell of the picture and not of how its file is laid out."""
 
 
 def _several(image: Image.Image) -> bool:
