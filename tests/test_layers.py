@@ -37,7 +37,12 @@ ROOMS: dict[str, set[str]] = {
     "spair_core.network": set(),
     "spair_core.footage": set(),
     "spair_core.degradations": {"spair_core.footage"},
-    "spair_core.learning": {"spair_core.network", "spair_core.footage", "spair_core.degradations"},
+    "spair_core.learning": {
+        "spair_core.network",
+        "spair_core.footage",
+        "spair_core.degradations",
+        "spair_core.images",
+    },
     "spair_core.insight": {"spair_core.network"},
     "kernels.cpu": set(),
     "kernels.cuda": set(),

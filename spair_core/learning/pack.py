@@ -2,10 +2,11 @@
 
     python -m spair_core.learning.pack footage.zip --photographs photos/*.jpg --clips drives/*.mp4 \\
         --pairs rain=pairs/rain100 --pairs raindrop=pairs/glass
+    python -m spair_core.learning.pack shadows.zip --photographs photos/*.jpg --shadow-masks masks/*.png
 
-It is a plain zip. Photographs and pairs are in it as JPEG of quality 95 with full colour, clips as they
-came; `pack.json` says what each is and where it is from. A folder of pairs has `input/` and `target/`
-with files of the same names.
+It is a plain zip. Photographs and pairs are in it as JPEG of quality 95 with full colour, masks of shadows
+as PNG, clips and measured kernels of shaken cameras as they came; `pack.json` says what each is and where it
+is from. A folder of pairs has `input/` and `target/` with files of the same names.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from spair_core.degradations.crops import Example
+from spair_core.degradations.motion import ShakeKernels
+from spair_core.images import PictureError, decode_mask
 
 Pixels = NDArray[np.uint8]
 
@@ -43,7 +46,8 @@ class PackError(ValueError):
 
 @dataclass(frozen=True)
 class Entry:
-    """What a pack holds: a `photograph`, a `pair` (`file` is its degraded picture) or a `clip`."""
+    """What a pack holds: a `photograph`, a `pair` (`file` is its degraded picture), a `clip`, a `shadow mask`
+    or a file of `shakes`."""
 
     kind: str
     file: str
@@ -62,11 +66,14 @@ class Clip:
 
 @dataclass(frozen=True)
 class Pack:
-    """A pack in memory: clean photographs, pairs with their task, and clips."""
+    """A pack in memory: clean photographs, pairs with their task, clips, masks bool [H, W] of shadows and
+    kernels [k, l] of shaken cameras."""
 
-    photographs: tuple[Pixels, ...]
-    pairs: tuple[tuple[str, Example], ...]
-    clips: tuple[Clip, ...]
+    photographs: tuple[Pixels, ...] = ()
+    pairs: tuple[tuple[str, Example], ...] = ()
+    clips: tuple[Clip, ...] = ()
+    shadow_masks: tuple[NDArray[np.bool_], ...] = ()
+    shakes: tuple[NDArray[np.floating], ...] = ()
 
 
 class SharedPack:
@@ -101,10 +108,13 @@ def write_pack(
     pairs: Iterable[tuple[str, Path]] = (),
     clips: Iterable[Path] = (),
     *,
+    shadow_masks: Iterable[Path] = (),
+    shakes: Path | None = None,
     longest: int | None = None,
 ) -> int:
-    """Write a pack; `pairs` are tasks with their folders, photographs with a side over `longest` pixels are
-    made smaller. Gives its size in bytes. Raises PackError."""
+    """Write a pack; `pairs` are tasks with their folders, `shadow_masks` pictures that are bright in shadow,
+    `shakes` an NPZ file of kernels; photographs with a side over `longest` pixels are made smaller. Gives its
+    size in bytes. Raises PackError."""
     entries = []
     with zipfile.ZipFile(path, "w") as archive:  # everything in it is compressed already
         for number, photo in enumerate(photographs):
@@ -120,6 +130,12 @@ def write_pack(
         for number, clip in enumerate(clips):
             entries.append(Entry("clip", f"clips/{number:03}{clip.suffix}", clip.name))
             archive.write(clip, entries[-1].file)
+        for number, mask in enumerate(shadow_masks):
+            entries.append(Entry("shadow mask", f"shadow_masks/{number:05}.png", mask.name))
+            archive.writestr(entries[-1].file, _as_mask(mask))
+        if shakes is not None:
+            entries.append(Entry("shakes", "shakes.npz", shakes.name))
+            archive.writestr("shakes.npz", _kernels_in(shakes))
         archive.writestr(RECORD, json.dumps({"version": VERSION, "entries": [asdict(e) for e in entries]}))
     return path.stat().st_size
 
@@ -153,6 +169,30 @@ def _as_jpeg(path: Path, longest: int | None = None) -> bytes:
         raise PackError(f"{path}: is not a picture ({error})") from error
 
 
+def _as_mask(path: Path) -> bytes:
+    try:
+        mask = decode_mask(path.read_bytes())
+    except (PictureError, OSError) as error:
+        raise PackError(f"{path}: is no mask of shadows ({error})") from error
+    file = io.BytesIO()
+    Image.fromarray(mask).save(file, "PNG")
+    return file.getvalue()
+
+
+def _kernels_in(path: Path) -> bytes:
+    data = path.read_bytes()
+    try:
+        ShakeKernels(_kernels(data))
+    except (ValueError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        raise PackError(f"{path}: is no NPZ file of blur kernels, as numpy.savez writes: {error}") from error
+    return data
+
+
+def _kernels(data: bytes) -> tuple[NDArray[np.floating], ...]:
+    kernels = np.load(io.BytesIO(data))
+    return tuple(kernels[name] for name in kernels.files)
+
+
 def read_pack(path: Path) -> Pack:
     """The pack at `path`, all of it decoded. Raises PackError."""
     try:
@@ -172,12 +212,16 @@ def _read(archive: zipfile.ZipFile, entries: Sequence[Entry]) -> Pack:
     def picture(name: str) -> Pixels:
         return np.asarray(Image.open(io.BytesIO(archive.read(name))).convert("RGB"))
 
-    by_kind = {kind: [e for e in entries if e.kind == kind] for kind in ("photograph", "pair", "clip")}
-    pairs = [(e.task or "", picture(e.file), picture(e.target or "")) for e in by_kind["pair"]]
+    def of(kind: str) -> list[Entry]:
+        return [entry for entry in entries if entry.kind == kind]
+
+    pairs = [(e.task or "", picture(e.file), picture(e.target or "")) for e in of("pair")]
     return Pack(
-        tuple(picture(e.file) for e in by_kind["photograph"]),
+        tuple(picture(e.file) for e in of("photograph")),
         tuple((task, Example(degraded, clean)) for task, degraded, clean in pairs),
-        tuple(_clip(archive.read(e.file), Path(e.file).suffix, e.source) for e in by_kind["clip"]),
+        tuple(_clip(archive.read(e.file), Path(e.file).suffix, e.source) for e in of("clip")),
+        tuple(decode_mask(archive.read(e.file)) for e in of("shadow mask")),
+        tuple(kernel for e in of("shakes") for kernel in _kernels(archive.read(e.file))),
     )
 
 
@@ -207,6 +251,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--clips", type=Path, nargs="*", default=[], help="dry drives")
     parser.add_argument("--pairs", action="append", default=[], metavar="TASK=FOLDER", help="real pairs")
     parser.add_argument(
+        "--shadow-masks", type=Path, nargs="*", default=[], help="pictures that are bright in shadow"
+    )
+    parser.add_argument("--shakes", type=Path, help="NPZ file of measured kernels of shaken cameras")
+    parser.add_argument(
         "--longest", type=int, metavar="PIXELS", help="of a photograph's sides; none by default"
     )
     flags = parser.parse_args(arguments)
@@ -214,7 +262,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("--pairs takes TASK=FOLDER, such as rain=pairs/rain100")
     pairs = [(task, Path(folder)) for task, _, folder in (pair.partition("=") for pair in flags.pairs)]
     try:
-        size = write_pack(flags.pack, flags.photographs, pairs, flags.clips, longest=flags.longest)
+        size = write_pack(
+            flags.pack,
+            flags.photographs,
+            pairs,
+            flags.clips,
+            shadow_masks=flags.shadow_masks,
+            shakes=flags.shakes,
+            longest=flags.longest,
+        )
     except (PackError, OSError) as error:
         parser.exit(1, f"{error}\n")
     print(f"{flags.pack}: {size / 2**20:.1f} MiB")

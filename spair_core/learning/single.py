@@ -1,11 +1,13 @@
-"""Train for footage on one device, from one file, without a cluster: where there is a GPU for minutes.
+"""Train on one device, from one file, without a cluster: where there is a GPU for minutes.
 
     python -m spair_core.learning.single footage.zip --start-from footage-light --minutes 9 --out run
+    python -m spair_core.learning.single shadows.zip --task shadow --start-from rain-light --out run
 
-Processes make windows of degraded frames of what is in the pack (`spair_core.learning.pack`) and keep a
-pool of them on the device filled, oldest out first; steps take crops out of it, each window several times
-where they are faster. Every minute, and at the end, OUT gets the averaged weights in half precision
-(`weights.safetensors`, with their card) and what has been measured so far (`curve.jsonl`).
+Processes make windows of degraded frames (or pictures, where the task is none of footage) of what is in the
+pack (`spair_core.learning.pack`) and keep a pool of them on the device filled, oldest out first; steps take
+crops out of it, each window several times where they are faster. Every minute, and at the end, OUT gets the
+averaged weights in half precision (`weights.safetensors`, with their card) and what has been measured so far
+(`curve.jsonl`).
 """
 
 from __future__ import annotations
@@ -29,9 +31,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from spair_core import network, weights
+from spair_core.degradations.catalogue import DEGRADATIONS, JOINT, degradations
 from spair_core.degradations.crops import Example
 from spair_core.degradations.degradation import Material
+from spair_core.degradations.motion import BLUR, ShakeKernels
 from spair_core.degradations.rain import RAIN, StreakLayers
+from spair_core.degradations.shadows import SHADOW, ShadowMasks
 from spair_core.footage import filmed_window
 from spair_core.learning.learner import Batch, Learner, LearningConfig, Phase
 from spair_core.learning.pack import Pack, PackError, SharedPack, read_pack
@@ -39,9 +44,8 @@ from spair_core.learning.samples import CropConfig, columns_of, crop_of, filmed
 from spair_core.network import Spair
 from spair_core.weights import ModelCard, WeightsError
 
-TASK = "rain+raindrop"
-PLANES = {"degraded": slice(0, 3), "references": slice(3, 9), "clean": slice(9, 12), "mask": slice(12, 13)}
-"""Of a window in the pool."""
+WIDTHS = {"degraded": 3, "clean": 3, "mask": 1, "references": 6}
+"""Planes of a window in the pool, the references' last where there are any."""
 WARM_UP = 100
 """Steps over which the learning rate rises."""
 CURVE_EVERY = 50
@@ -52,6 +56,8 @@ CURVE_EVERY = 50
 class SingleConfig:
     """A training on one device."""
 
+    task: str = "rain+raindrop"
+    """What is learnt to be taken away; networks of what footage has take references."""
     minutes: float = 9.0
     """How long, all told."""
     localize: float = 0.25
@@ -85,6 +91,18 @@ class SingleConfig:
     seed: int = 0
     """Of what is drawn."""
 
+    @property
+    def footage(self) -> bool:
+        """Whether frames are learnt from beside their references."""
+        return any(part.over for part in degradations(self.task))
+
+    @property
+    def planes(self) -> dict[str, slice]:
+        """Of a window in the pool."""
+        names = list(WIDTHS) if self.footage else list(WIDTHS)[:-1]
+        ends = np.cumsum([WIDTHS[name] for name in names]).tolist()
+        return {name: slice(end - WIDTHS[name], end) for name, end in zip(names, ends, strict=True)}
+
     def learning(self) -> LearningConfig:
         """Of both phases."""
         return LearningConfig(
@@ -103,28 +121,43 @@ class Draws:
     def __init__(self, pack: Pack, config: SingleConfig) -> None:
         self.pack, self.config = pack, config
         self.crops = CropConfig(crop_size=config.window, dry=config.dry, moved=config.moved)
-        rainy = [(one.degraded, one.clean) for task, one in pack.pairs if task == RAIN.name]
-        streaks = [(degraded, clean) for degraded, clean in rainy if degraded is not None]
-        self.material: Mapping[str, Material] = {RAIN.name: StreakLayers(streaks)} if streaks else {}
+        parts = degradations(config.task)
+        self.pairs = [one for task, one in pack.pairs if any(task == part.name for part in parts)]
+        self.material = _material(pack)
 
     def window(self, rng: np.random.Generator) -> NDArray[np.uint8]:
-        """One of them: uint8 [13, S, S] as `PLANES` says."""
-        crop = crop_of(self._example(rng), self.crops, rng, TASK, self.material)
+        """One of them: uint8 [planes, S, S] as `SingleConfig.planes` says."""
+        config = self.config
+        crop = crop_of(self._example(rng), self.crops, rng, config.task, self.material)
         alone = rng.random() < self.crops.alone
-        columns = columns_of(crop, with_references=True, alone=alone)
-        planes = [columns[name].reshape(*crop.clean.shape[:2], -1) for name in PLANES]
+        columns = columns_of(crop, with_references=config.footage, alone=alone)
+        planes = [columns[name].reshape(*crop.clean.shape[:2], -1) for name in config.planes]
         return np.ascontiguousarray(np.concatenate(planes, axis=2, dtype=np.uint8).transpose(2, 0, 1))
 
     def _example(self, rng: np.random.Generator) -> Example:
         kind = rng.random()
-        if self.pack.pairs and kind < self.config.pairs:
-            return self.pack.pairs[rng.integers(len(self.pack.pairs))][1]
-        if self.pack.clips and (kind < self.config.pairs + self.config.clips or not self.pack.photographs):
+        if self.pairs and kind < self.config.pairs:
+            return self.pairs[rng.integers(len(self.pairs))]
+        films = self.pack.clips if self.config.footage else ()
+        if films and (kind < self.config.pairs + self.config.clips or not self.pack.photographs):
             clip = self.pack.clips[rng.integers(len(self.pack.clips))]
             window = filmed_window(clip.frames, clip.rate, self.config.window, rng)
             return Example(None, window.pixels[window.own[0]], window=window)
         photo = self.pack.photographs[rng.integers(len(self.pack.photographs))]
-        return filmed(Example(None, photo), self.crops, rng, TASK)
+        return filmed(Example(None, photo), self.crops, rng, self.config.task)
+
+
+def _material(pack: Pack) -> Mapping[str, Material]:
+    """What is real of each task in the pack, to lay over its clean pictures."""
+    material: dict[str, Material] = {}
+    rainy = [(one.degraded, one.clean) for task, one in pack.pairs if task == RAIN.name]
+    if streaks := [(degraded, clean) for degraded, clean in rainy if degraded is not None]:
+        material[RAIN.name] = StreakLayers(streaks)
+    if pack.shadow_masks:
+        material[SHADOW.name] = ShadowMasks(pack.shadow_masks)
+    if pack.shakes:
+        material[BLUR.name] = ShakeKernels(pack.shakes)
+    return material
 
 
 class Windows(IterableDataset[Tensor]):
@@ -163,7 +196,12 @@ class Pool:
         self.made = self.drawn = 0
         self._coming = iter(loader)
         self.windows = torch.empty(
-            config.pool, 13, config.window, config.window, dtype=torch.uint8, device=device
+            config.pool,
+            config.planes[list(config.planes)[-1]].stop,
+            config.window,
+            config.window,
+            dtype=torch.uint8,
+            device=device,
         )
         self._random = torch.Generator().manual_seed(config.seed)
         self._stopped = False
@@ -194,8 +232,9 @@ class Pool:
         at = [part.to(self.windows.device, non_blocking=True) for part in (which, top + line, columns)]
         crops = self.windows.permute(0, 2, 3, 1)[at[0][:, None, None], at[1][:, :, None], at[2][:, None, :]]
         planes = crops.permute(0, 3, 1, 2).float()
-        parts = {name: planes[:, place] for name, place in PLANES.items()}
-        return Batch(parts["degraded"] / 255, parts["clean"] / 255, parts["mask"], parts["references"] / 255)
+        parts = {name: planes[:, place] for name, place in config.planes.items()}
+        references = parts["references"] / 255 if config.footage else None
+        return Batch(parts["degraded"] / 255, parts["clean"] / 255, parts["mask"], references)
 
     def _wait(self) -> None:
         while self.made < min(self.config.begin, self.config.pool) and not self._filling.done():
@@ -281,10 +320,10 @@ def _phase(model: Spair, phase: Phase, end: float, pool: Pool, config: SingleCon
     return trained.train()
 
 
-def started_from(name: str | None, preset: str) -> Spair:
-    """The network for footage, with shipped weights, those of a file, or random ones. Raises WeightsError."""
+def started_from(name: str | None, preset: str, *, references: bool) -> Spair:
+    """The network, with shipped weights, those of a file, or random ones. Raises WeightsError."""
     base = network.PRESETS[preset]()
-    config = replace(base, references=True, localizer=replace(base.localizer, squeeze=True))
+    config = replace(base, references=references, localizer=replace(base.localizer, squeeze=True))
     if name is None:
         return Spair(config)
     file = Path(name)
@@ -304,11 +343,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if config.crop % network.MULTIPLE or not config.crop <= config.window:
         sys.exit(f"--crop must be a multiple of {network.MULTIPLE} and at most --window ({config.window})")
     try:
-        pack, model = read_pack(flags.pack), started_from(flags.start_from, flags.preset)
+        pack = read_pack(flags.pack)
+        model = started_from(flags.start_from, flags.preset, references=config.footage)
     except (PackError, WeightsError, OSError) as error:
         sys.exit(f"{error}")
-    if not (pack.photographs or pack.clips):
-        sys.exit(f"{flags.pack}: has neither photographs nor clips to make windows of")
+    if not (pack.photographs or (pack.clips and config.footage)):
+        wanted = "photographs or clips" if config.footage else "photographs"
+        sys.exit(f"{flags.pack}: has nothing to learn {config.task} from; put {wanted} into it")
     flags.out.mkdir(parents=True, exist_ok=True)
     facts = {
         "preset": flags.preset,
@@ -317,7 +358,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "settings": json.dumps(values),
         "device": torch.cuda.get_device_name() if flags.device == "cuda" else flags.device,
     }
-    run = _Run(flags.out, ModelCard(model.config, TASK, CropConfig.mask_threshold, facts), began)
+    run = _Run(flags.out, ModelCard(model.config, config.task, CropConfig.mask_threshold, facts), began)
     train(model, pack, config, torch.device(flags.device), run)
 
 
@@ -332,7 +373,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--start-from", help="shipped weights or a model file; by default random ones")
     parser.add_argument("--preset", choices=("light", "full"), default="light", help="the network's size")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
+    tasks = (*(one.name for one in DEGRADATIONS), *JOINT)
+    parser.add_argument("--task", choices=tasks, default=SingleConfig.task, help="what is to be taken away")
     for name, field in SingleConfig.__dataclass_fields__.items():
+        if name == "task":
+            continue
         kind = type(field.default)
         parser.add_argument(
             f"--{name.replace('_', '-')}", type=kind, default=field.default, metavar=kind.__name__

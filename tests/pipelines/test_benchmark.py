@@ -36,6 +36,7 @@ def test_the_files_give_batches_without_end(config):
         assert batch.mask.shape == (2, 1, 24, 24)
 
 
+@pytest.mark.long
 def test_what_cannot_be_measured_is_told(config, capsys):
     assert benchmark._apart("that", benchmark.crop_rate, "mosaicml-streaming", config) is None
     assert "not measured: that: " in capsys.readouterr().err

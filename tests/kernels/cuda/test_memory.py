@@ -37,6 +37,7 @@ for kernel in ("sfm_moments", "sfm_grad_sums"):
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mutation", GUARDS.values(), ids=GUARDS)
 def test_an_overrun_is_seen(mutation, sanitizer):
     """Negative controls of the test above."""

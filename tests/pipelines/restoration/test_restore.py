@@ -103,6 +103,7 @@ def test_everything_gets_a_verdict_and_nothing_is_done_twice(
         restore.restore(replace(config, precision=other))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["float32", "bfloat16"])
 def test_a_clip_gives_the_same_frames_in_runs_as_whole(tiny_config, photos, tmp_path, kind):
     torch.manual_seed(0)

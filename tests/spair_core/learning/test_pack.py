@@ -52,6 +52,19 @@ def test_what_goes_in_comes_out(material, tmp_path):
     assert np.abs(clip.frames[0].astype(int) - found.photographs[0]).mean() < 8
 
 
+def test_shapes_of_shadows_and_shakes_of_cameras_are_carried(tmp_path):
+    mask = np.zeros((20, 30), np.uint8)
+    mask[:, 10:] = 255
+    Image.fromarray(mask).save(tmp_path / "m.png")
+    kernels = {"a": np.eye(5), "b": np.ones((1, 3)) / 3}
+    np.savez(tmp_path / "k.npz", **kernels)
+    write_pack(tmp_path / "p.zip", shadow_masks=[tmp_path / "m.png"], shakes=tmp_path / "k.npz")
+    found = read_pack(tmp_path / "p.zip")
+    (shadow,) = found.shadow_masks
+    assert (shadow == (mask > 127)).all()
+    assert [kernel.tolist() for kernel in found.shakes] == [kernel.tolist() for kernel in kernels.values()]
+
+
 def test_large_photographs_are_made_smaller(material, tmp_path):
     path = tmp_path / "footage.zip"
     write_pack(path, [material / "a.jpg"], longest=48)
@@ -72,6 +85,10 @@ def test_what_cannot_go_in_is_named(material, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
     with pytest.raises(PackError, match=r"broken\.jpg: is not a picture"):
         write_pack(tmp_path / "p.zip", [tmp_path / "broken.jpg"])
+    with pytest.raises(PackError, match=r"broken\.jpg: is no mask of shadows"):
+        write_pack(tmp_path / "p.zip", shadow_masks=[tmp_path / "broken.jpg"])
+    with pytest.raises(PackError, match=r"broken\.jpg: is no NPZ file of blur kernels"):
+        write_pack(tmp_path / "p.zip", shakes=tmp_path / "broken.jpg")
     (tmp_path / "half" / "input").mkdir(parents=True)
     with pytest.raises(PackError, match="no pictures in input/"):
         write_pack(tmp_path / "p.zip", pairs=[("rain", tmp_path / "half")])

@@ -9,7 +9,7 @@ from spair_core import weights
 from spair_core.degradations.crops import Example
 from spair_core.learning import single
 from spair_core.learning.pack import Clip, Pack, write_pack
-from spair_core.learning.single import PLANES, Draws, Pool, SingleConfig, started_from
+from spair_core.learning.single import Draws, Pool, SingleConfig, started_from
 from spair_core.masks import mask_from_pair
 
 SMALL = SingleConfig(window=64, crop=32, batch=3, pool=12, begin=6, workers=1)
@@ -24,8 +24,8 @@ def pack(photos):
     return Pack((photos[3],), (("rain", pair),), (clip,))
 
 
-def planes(window):
-    return {name: window[place].transpose(1, 2, 0).astype(int) for name, place in PLANES.items()}
+def planes(window, config=SMALL):
+    return {name: window[place].transpose(1, 2, 0).astype(int) for name, place in config.planes.items()}
 
 
 def test_windows_are_degraded_beside_their_references(pack):
@@ -57,6 +57,28 @@ def test_each_share_of_a_pack_is_drawn(pack):
     assert (photo.clean == pack.photographs[0]).all()
 
 
+@pytest.mark.parametrize("task", ["shadow", "blur"])
+def test_stills_are_degraded_with_what_is_real_in_the_pack(photos, task):
+    silhouette = np.zeros((60, 80), bool)
+    silhouette[:, 40:] = True
+    kernel = np.zeros((9, 9))
+    kernel[4] = 1
+    still = Pack((photos[3],), shadow_masks=(silhouette,), shakes=(kernel,))
+    config = SingleConfig(task=task, window=64, dry=0.2)
+    rng, draws = np.random.default_rng(0), Draws(still, config)
+    shown = [planes(draws.window(rng), config) for _ in range(16)]
+    assert set(shown[0]) == {"degraded", "clean", "mask"}
+    changed = [(one["degraded"] != one["clean"]).any() for one in shown]
+    assert 6 < sum(changed) < 16
+    assert set(draws.material) == {"shadow", "blur"}
+
+
+def test_pairs_of_other_tasks_are_left_alone(pack):
+    draws = Draws(pack, SingleConfig(task="raindrop", window=64, pairs=1, clips=0))
+    assert draws.pairs == []
+    assert Draws(pack, SingleConfig(task="rain", window=64)).pairs == [pack.pairs[0][1]]
+
+
 def test_a_pool_gives_crops_of_its_windows(pack):
     pool = Pool(pack, SMALL, torch.device("cpu"))
     try:
@@ -67,7 +89,7 @@ def test_a_pool_gives_crops_of_its_windows(pack):
         assert 0 <= batch.degraded.min() < batch.degraded.max() <= 1
         assert set(batch.mask.unique().tolist()) <= {0.0, 1.0}
         # A crop is a piece of a window, perhaps mirrored.
-        whole = pool.windows[: min(pool.made, 12), PLANES["clean"]].float() / 255
+        whole = pool.windows[: min(pool.made, 12), SMALL.planes["clean"]].float() / 255
         pieces = torch.cat([whole, whole.flip(3)]).unfold(2, 32, 1).unfold(3, 32, 1)[:, 0]
         found = (pieces - batch.clean[0, 0]).abs().amax((3, 4)).min()
         assert pool.made > 12 or found == 0
@@ -76,7 +98,7 @@ def test_a_pool_gives_crops_of_its_windows(pack):
 
 
 def test_what_goes_wrong_where_windows_are_made_is_told():
-    pool = Pool(Pack((), (), ()), SMALL, torch.device("cpu"))
+    pool = Pool(Pack(), SMALL, torch.device("cpu"))
     try:
         with pytest.raises(ValueError, match="high <= 0"):
             pool.batch()
@@ -106,7 +128,7 @@ def test_a_run_leaves_weights_with_their_card_and_a_curve(photos, tmp_path, monk
     lines = [json.loads(line) for line in (out / "curve.jsonl").read_text().splitlines()]
     assert [line["phase"] for line in (lines[0], lines[-1])] == ["localize", "joint"]
     assert all(line["loss"] > 0 and line["crops_a_second"] > 0 for line in lines)
-    before = started_from("rain-light", "light").state_dict()
+    before = started_from("rain-light", "light", references=True).state_dict()
     assert any(not torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
@@ -117,7 +139,8 @@ def test_what_cannot_be_trained_is_said(tmp_path, capsys):
         (["--crop", "512"], "at most --window"),
         (["--start-from", "absent.safetensors"], "absent.safetensors"),
         (["--start-from", "rain-light", "--preset", "full"], "cannot be continued as full"),
-        ([], "neither photographs nor clips"),
+        ([], "put photographs or clips into it"),
+        (["--task", "shadow"], "put photographs into it"),
     ):
         with pytest.raises(SystemExit) as ended:
             single.main([str(tmp_path / "empty.zip"), "--out", str(tmp_path), "--device", "cpu", *flags])
