@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+from pathlib import Path
 
 from pipelines.media.clips import CLIP
 from pipelines.media.medium import Medium
@@ -12,9 +13,26 @@ MEDIA: tuple[Medium, ...] = (PICTURE, CLIP)
 
 
 def medium_of(key: str) -> Medium | None:
-    """The kind of an object, by the ending of its name; None where it is none of ours."""
-    suffix = posixpath.splitext(key)[1].lower()
-    return next((one for one in MEDIA if suffix in one.suffixes), None)
+    """The kind of an object, by the ending of its name (of several that have it, the usual one); None where
+    it is none of ours."""
+    found = _named(key)
+    return next((one for one in found if one.holds is None), next(iter(found), None))
+
+
+def medium_in(path: Path) -> Medium:
+    """The kind of a local file, by its ending and by what is in it. Raises KeyError where it is none."""
+    for one in _named(path.name):
+        if one.holds is not None and one.holds(path):
+            return one
+    found = medium_of(path.name)
+    if found is None:
+        raise KeyError(path.suffix)
+    return found
+
+
+def _named(key: str) -> list[Medium]:
+    name = posixpath.basename(key).lower()
+    return [one for one in MEDIA if any(name.endswith(suffix) and name != suffix for suffix in one.suffixes)]
 
 
 def medium(name: str) -> Medium:

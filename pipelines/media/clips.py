@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 import io
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -221,10 +221,11 @@ def _to_frame(pixels: NDArray[np.uint8], stamp: int, format: ClipFormat, pix_fmt
     return frame
 
 
-def join(segments: Iterable[bytes], source: Path, target: Path) -> None:
+def join(segments: Iterable[bytes], source: Path, target: Path) -> Sequence[str]:
     """Write a clip to `target`: the segments' video, and all else of `source` as it is.
 
-    Raises ClipError where the source's sound cannot be read or the container cannot hold it.
+    Gives what of it could not be kept. Raises ClipError where the source's sound cannot be read or the
+    container cannot hold it.
     """
     options = dict(container_of(target.suffix).options)
     try:
@@ -236,6 +237,7 @@ def join(segments: Iterable[bytes], source: Path, target: Path) -> None:
                 out.set_chapters(chapters)
     except FFmpegError as error:
         raise ClipError(f"its streams cannot be joined as {target.suffix}: {error}") from error
+    return ()
 
 
 def _rotation(source: Path) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,13 +47,17 @@ class Piece:
     window: Window
     state: Any
     seconds: tuple[float, ...] = (0.0,)
+    notes: tuple[str, ...] = ()
+    """What of the item is damaged or missing, a sentence each for the manifest, in any of its pieces."""
+    lost: tuple[str, ...] = ()
+    """What of it cannot be kept when it is written, likewise."""
 
 
 @dataclass(frozen=True)
 class Medium:
     """One kind of thing that a bucket holds. A module of this room has one, `catalogue.MEDIA` all.
 
-    All three raise MediumError where the bytes, or the container that they must go into, are not up to it.
+    All raise MediumError where the bytes, or the container that they must go into, are not up to it.
     """
 
     name: str
@@ -65,12 +69,18 @@ class Medium:
     write: Callable[[Any, NDArray[Any], Encoding], bytes]
     """A piece's state and its restored frames [k, H, W, 3], of the type that was read (uint8, or uint16 of
     16 bit) -> that part of the result."""
-    join: Callable[[Iterable[bytes], Path, Path], None] | None = None
-    """Parts in order, the source and the file to write; None where what is read is one piece, whose part is
-    the file."""
+    join: Callable[[Iterable[bytes], Path, Path], Sequence[str]] | None = None
+    """Parts in order, the source and the file to write -> what could not be kept, a sentence each; None where
+    what is read is one piece, whose part is the file."""
+    copies: bool = False
+    """Whether `join` takes from the source what belongs to a piece in which nothing was found: it is not
+    written, and its part is empty."""
+    holds: Callable[[Path], bool] | None = None
+    """Whether a file of such a name is of this kind, by what is in it, where endings belong to several kinds;
+    None for the kind of all others."""
 
 
-NO_PIECE: Mapping[str, Any] = {"pixels": b"", "shape": [0], "around": b""}
+NO_PIECE: Mapping[str, Any] = {"pixels": b"", "shape": [0], "around": b"", "notes": "", "lost": ""}
 """Those columns in a row that says why there is no piece."""
 
 
@@ -82,6 +92,8 @@ def packed(piece: Piece) -> dict[str, Any]:
         "pixels": window.pixels.tobytes(),
         "shape": list(window.pixels.shape),
         "around": pickle.dumps(around),
+        "notes": "\n".join(piece.notes),
+        "lost": "\n".join(piece.lost),
     }
 
 
@@ -89,4 +101,5 @@ def unpacked(row: dict[str, Any]) -> Piece:
     """The piece of such a row."""
     own, neighbours, beats, state, kind = pickle.loads(row["around"])
     pixels = np.frombuffer(row["pixels"], kind).reshape([int(side) for side in row["shape"]])
-    return Piece(Window(pixels, own, neighbours, beats), state)
+    notes, lost = (tuple(row[name].splitlines()) for name in ("notes", "lost"))
+    return Piece(Window(pixels, own, neighbours, beats), state, notes=notes, lost=lost)

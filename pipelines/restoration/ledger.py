@@ -29,7 +29,8 @@ from pipelines.services import storage, tracking
 FLUSH_SECONDS = 5.0
 
 Join = Callable[[dict[str, Any], int, bool], ray.ObjectRef]
-"""Item, number of its parts, whether it passed -> the output's digest, or why it could not be joined."""
+"""Item, number of its parts, whether it passed -> the output's digest, or why it could not be joined, and
+what of it could not be kept."""
 
 
 @dataclass
@@ -68,6 +69,11 @@ class Summary:
     def __str__(self) -> str:
         lines = [
             f"{item.verdict}: {item.key}: {item.reason}" for item in self.verdicts if item.verdict not in DONE
+        ]
+        lines += [
+            f"{item.verdict}: {item.key}: {note}"
+            for item in self.verdicts
+            for note in item.notes.splitlines()
         ]
         counts = ", ".join(f"{self.count(verdict)} {verdict}" for verdict in manifest.VERDICTS)
         lines.append(f"{counts}; {self.already} done before; {self.seconds:.1f} s")
@@ -146,7 +152,8 @@ class Ledger:
         if item.total == len(item.parts):
             del self.open[key]
             totals = _totals(list(item.parts.values()))
-            ref = self.join(self.items[key], item.total, totals["verdict"] == PASSED)
+            whole = {**self.items[key], "kind": totals["kind"]}
+            ref = self.join(whole, item.total, totals["verdict"] == PASSED)
             self.joins[ref] = (key, totals)
 
     def _poll(self, timeout: float) -> None:
@@ -156,12 +163,13 @@ class Ledger:
         for ref in ready:
             key, totals = self.joins.pop(ref)
             try:
-                digest, error = ray.get(ref)
+                digest, error, notes = ray.get(ref)
             except ray.exceptions.RayError as failure:
-                digest, error = "", f"could not be joined: {failure}"
+                digest, error, notes = "", f"could not be joined: {failure}", ""
             digest = totals["digest"] if totals["verdict"] == PASSED else digest
             verdict = FAILED if error else totals["verdict"]
-            self._settle(key, {**totals, "output_digest": digest, "error": error, "verdict": verdict})
+            said = {"output_digest": digest, "error": error, "verdict": verdict}
+            self._settle(key, {**totals, **said, "lost": _noted(totals["lost"], notes)})
 
     def _settle(self, key: str, row: dict[str, Any]) -> None:
         item = self.items[key]
@@ -170,7 +178,7 @@ class Ledger:
         done = row["verdict"] in DONE
         verdict = Verdict(
             key=key,
-            kind=item["kind"],
+            kind=row["kind"],
             verdict=row["verdict"],
             reason=row["error"],
             source_uri=item["uri"],
@@ -185,6 +193,7 @@ class Ledger:
             model_seconds=float(row["model_seconds"]),
             model_digest=self.terms.model_digest,
             options=self.terms.options,
+            notes=_noted(row["notes"], row["lost"] if row["verdict"] == RESTORED else ""),
             finished_at=tracking.now(),
         )
         self.book.add(verdict)
@@ -209,6 +218,8 @@ class Ledger:
 
 _NOTHING = {
     "digest": "",
+    "notes": "",
+    "lost": "",
     "output_digest": "",
     "width": 0,
     "height": 0,
@@ -225,8 +236,14 @@ def _totals(parts: list[dict[str, Any]]) -> dict[str, Any]:
     found = any(part["degraded_share"] for part in parts)
     return {
         **last,
+        **{name: _noted(*(part[name] for part in parts)) for name in ("notes", "lost")},
         "verdict": RESTORED if found else PASSED,
         "frames": frames,
         "model_seconds": sum(float(part["model_seconds"]) for part in parts),
         "degraded_share": sum(float(part["degraded_share"]) * int(part["frames"]) for part in parts) / frames,
     }
+
+
+def _noted(*notes: str) -> str:
+    """Each sentence once."""
+    return "\n".join(dict.fromkeys(line for note in notes for line in note.splitlines()))

@@ -33,7 +33,8 @@ class Verdict:
 
     `restored`; `passed`: nothing was found to restore, and it was copied; `rejected`: its bytes are bad, for
     good; `failed`: worth another try; `ignored`: neither a picture nor a clip by its name. `reason` says why
-    for all but the first two.
+    for all but the first two; `notes`, a sentence a line, what of a finished item was damaged or missing and
+    what of it could not be kept.
     """
 
     key: str
@@ -52,6 +53,7 @@ class Verdict:
     model_seconds: float = 0.0
     model_digest: str = ""
     options: str = ""
+    notes: str = ""
     finished_at: str = ""
 
     def settles(self, identity: str, model_digest: str, options: str) -> bool:

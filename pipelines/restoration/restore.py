@@ -31,6 +31,7 @@ from pipelines.media import (
     MediumError,
     Piece,
     medium,
+    medium_in,
     medium_of,
     packed,
     unpacked,
@@ -240,6 +241,7 @@ def _stream(
 def _decode(item: dict[str, Any], reach: Reach | None, quarantine: Quarantine) -> Iterator[dict[str, Any]]:
     """An item's pieces of work, or one that says why there are none (or no more)."""
     base = {**item, "part": 0, "last": True, "error": "", "verdict": RESTORED, "digest": ""}
+    base |= {"notes": "", "lost": ""}
     part = 0
     try:
         with quarantine.hold(f"decode {item['key']}"):
@@ -257,10 +259,11 @@ def _pieces(item: dict[str, Any], reach: Reach | None) -> Iterator[dict[str, Any
     with tempfile.TemporaryDirectory() as folder:
         local, digest = _fetched(item, folder)
         held: dict[str, Any] | None = None
-        for piece in medium(item["kind"]).read(local, reach):
+        kind = medium_in(local)
+        for piece in kind.read(local, reach):
             if held is not None:
                 yield {**held, "last": False}
-            held = packed(piece)
+            held = {**packed(piece), "kind": kind.name}
         if held is not None:
             yield {**held, "digest": digest}
 
@@ -304,7 +307,7 @@ class _Restorer:
             before, after = map(images.eight_bit, shown)
             panel = images.encode_png(before_after(before, after, restored.mask[0]))
         return {
-            **packed(Piece(Window.alone(restored.pixels), piece.state)),
+            **packed(replace(piece, window=Window.alone(restored.pixels))),
             "model_seconds": seconds,
             "degraded_share": float(restored.mask.mean()),
             "panel_png": panel,
@@ -317,6 +320,7 @@ def _encode(row: dict[str, Any], config: RestoreConfig, quarantine: Quarantine) 
     A whole item in which nothing was found is copied; of one in parts that is known when all are there.
     """
     slim = {k: row[k] for k in ("key", "kind", "part", "last", "error", "verdict", "digest")}
+    slim |= {k: row[k] for k in ("notes", "lost")}
     slim |= {k: row[k] for k in ("model_seconds", "degraded_share", "panel_png")}
     slim |= {"height": 0, "width": 0, "frames": 0, "output_digest": ""}
     if row["error"]:
@@ -336,8 +340,9 @@ def _encode(row: dict[str, Any], config: RestoreConfig, quarantine: Quarantine) 
 
 def _written(row: dict[str, Any], piece: Piece, config: RestoreConfig) -> str:
     """Write the item, or a part of it that is yet to be joined; the digest of what was written."""
-    kind = medium(row["kind"])
-    data = kind.write(piece.state, piece.window.pixels, Encoding(config.quality, config.encode))
+    kind, data = medium(row["kind"]), b""
+    if row["degraded_share"] or not kind.copies:
+        data = kind.write(piece.state, piece.window.pixels, Encoding(config.quality, config.encode))
     whole = storage.join(config.destination, row["key"])
     storage.write_bytes(_part(config, row["key"], int(row["part"])) if kind.join else whole, data)
     return hashlib.sha256(data).hexdigest()
@@ -349,21 +354,22 @@ def _part(config: RestoreConfig, key: str, part: int) -> str:
 
 
 @ray.remote(num_cpus=0.5, max_retries=2)
-def _join(config: RestoreConfig, item: dict[str, Any], parts: int, passed: bool) -> tuple[str, str]:
-    """Join an item's parts and write it, or copy it where it passed; its digest, or why that failed."""
+def _join(config: RestoreConfig, item: dict[str, Any], parts: int, passed: bool) -> tuple[str, str, str]:
+    """Join an item's parts and write it, or copy it where it passed; its digest, or why that failed, and what
+    could not be kept."""
     try:
         if passed:
             storage.copy(item["uri"], storage.join(config.destination, item["key"]))
-            return "", ""
+            return "", "", ""
         with tempfile.TemporaryDirectory() as folder:
             local, _ = _fetched(item, folder)
             target = Path(folder) / f"restored{local.suffix}"
             data = (storage.read_bytes(_part(config, item["key"], part)) for part in range(parts))
             join = medium(item["kind"]).join
             assert join is not None
-            join(data, local, target)
+            notes = join(data, local, target)
             storage.upload(target, storage.join(config.destination, item["key"]))
             with target.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest(), ""
+                return hashlib.file_digest(file, "sha256").hexdigest(), "", "\n".join(notes)
     except (MediumError, StorageError, OSError) as error:
-        return "", f"could not be joined: {error}"
+        return "", f"could not be joined: {error}", ""

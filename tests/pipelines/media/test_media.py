@@ -6,7 +6,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.media import MEDIA, Encoding, MediumError, medium, medium_of, packed, unpacked
+from pipelines.media import (
+    MEDIA,
+    Encoding,
+    Medium,
+    MediumError,
+    catalogue,
+    medium,
+    medium_in,
+    medium_of,
+    packed,
+    unpacked,
+)
 from pipelines.media.containers import CONTAINERS, container_of
 from spair_core.footage import Reach
 from tests.pipelines.media.test_clips import make_clip
@@ -86,8 +97,25 @@ def test_kinds_follow_the_name():
         medium("sculpture")
 
 
+def test_where_kinds_share_an_ending_the_bytes_decide(tmp_path, monkeypatch):
+    thick = Medium(
+        "thick",
+        frozenset({".jpg"}),
+        medium("picture").read,
+        medium("picture").write,
+        holds=lambda path: path.stat().st_size > 9,
+    )
+    monkeypatch.setattr(catalogue, "MEDIA", (thick, *MEDIA))
+    for size, kind in ((9, medium("picture")), (10, thick)):
+        (tmp_path / "a.JPG").write_bytes(bytes(size))
+        assert medium_in(tmp_path / "a.JPG") is kind
+    assert medium_of("a.jpg") is medium("picture")
+    with pytest.raises(KeyError):
+        medium_in(tmp_path / "a.txt")
+
+
 def test_an_ending_is_entered_once():
-    endings = [suffix for one in MEDIA for suffix in one.suffixes]
+    endings = [suffix for one in MEDIA if one.holds is None for suffix in one.suffixes]
     assert len(endings) == len(set(endings))
     assert sum(len(one.suffixes) for one in CONTAINERS) == len(medium("clip").suffixes)
     assert container_of(".MKV") is container_of(".mkv")
