@@ -10,24 +10,35 @@ from __future__ import annotations
 import sys
 
 from jobs.entry import run
-from pipelines.restoration.restore import RestoreConfig, restore
+from pipelines.restoration.manifest import Manifest
+from pipelines.restoration.restore import RestoreConfig, forecast, orphans, restore
 
 
 def main(config: RestoreConfig) -> int:
-    """Restore; 1 where more items were rejected than `max_rejected_share` or some failed."""
+    """Restore; 1 where a larger share than `max_lost_share` was lost, or some items failed."""
+    if config.dry_run:
+        return _tell(config)
     summary = restore(config)
     print(summary)
-    if summary.rejected_share > config.max_rejected_share:
+    failed = summary.count("failed")
+    if summary.lost_share > config.max_lost_share:
         print(
-            f"error: {summary.rejected_share:.0%} of the items were rejected (limit "
-            f"{config.max_rejected_share:.0%}): is {config.source} what you meant?",
+            f"error: {summary.lost_share:.0%} of the items were rejected or failed (limit "
+            f"{config.max_lost_share:.0%}): is {config.source} what you meant?",
             file=sys.stderr,
         )
         return 1
-    failed = summary.count("failed")
     if failed:
         print(f"error: {failed} items failed; start the job again to retry them", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _tell(config: RestoreConfig) -> int:
+    """What would be done."""
+    print(forecast(config))
+    for verdict in orphans(config, Manifest(config.destination)) if config.prune else ():
+        print(f"to be pruned: {verdict.key}")
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,16 +1,24 @@
-"""The manifest: one verdict for every item of a run, and the order in which a run is committed.
+"""The manifest: one verdict for every item at a destination, and the order in which a run is committed.
 
-While a run goes on, its verdicts are journalled in parts (`_spair/journal/*.parquet`). At its end the
-parts and the earlier manifest are merged into `_spair/manifest.parquet`, one row a key, and only then
-are the parts removed. A run that was killed leaves its parts: the next run reads them, so nothing
-that was finished is done again. Readers follow the manifest and never list the destination.
+It lies in parts, `_spair/manifest/*.parquet`, each sorted by key and all of them in order; the index
+`_spair/manifest.json` names those that count, with how many rows of which verdict each has. While a run goes
+on, its verdicts are journalled (`_spair/journal/*.parquet`). A commit merges them into the parts whose keys
+are near theirs, replaces the index in one write, and only then removes the journal. A run that was killed
+leaves its journal: the next run reads it, so nothing that was finished is done again. Readers follow the
+manifest and never list the destination; a part that a commit has replaced stays until the next one.
+
+Whatever the number of items, memory holds one part and the verdicts since the last commit.
 """
 
 from __future__ import annotations
 
+import json
 import uuid
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from itertools import islice
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,6 +27,9 @@ from pipelines.services import storage, tracking
 from pipelines.services.storage import StorageError
 
 FOLDER = "_spair"
+EARLIER = "manifest.parquet"
+"""The whole manifest, as version 0.1.0 wrote it; the first commit replaces it."""
+PART_ROWS = 50_000
 RESTORED, PASSED, REJECTED, FAILED, IGNORED = "restored", "passed", "rejected", "failed", "ignored"
 OTHER = "other"
 """The kind of what is no medium of ours; those have their own names."""
@@ -32,7 +43,7 @@ class Verdict:
     """What became of one item.
 
     `restored`; `passed`: nothing was found to restore, and it was copied; `rejected`: its bytes are bad, for
-    good; `failed`: worth another try; `ignored`: neither a picture nor a clip by its name. `reason` says why
+    good; `failed`: worth another try; `ignored`: nothing that can be restored, by its name. `reason` says why
     for all but the first two; `notes`, a sentence a line, what of a finished item was damaged or missing and
     what of it could not be kept.
     """
@@ -58,7 +69,11 @@ class Verdict:
 
     def settles(self, identity: str, model_digest: str, options: str) -> bool:
         """Whether an item with this content, model and options needs no more work."""
-        same = (self.source_identity, self.model_digest, self.options) == (identity, model_digest, options)
+        return self.source_identity == identity and self.settled_with(model_digest, options)
+
+    def settled_with(self, model_digest: str, options: str) -> bool:
+        """Whether it was settled, whatever its content, with this model and these options."""
+        same = (self.model_digest, self.options) == (model_digest, options)
         return same and self.verdict in (*DONE, REJECTED)
 
 
@@ -70,63 +85,165 @@ SCHEMA = pa.schema(
 )
 
 
+@dataclass(frozen=True)
+class Part:
+    """A file of the manifest: its first key and how many rows of which verdict it has."""
+
+    file: str
+    first: str
+    verdicts: Mapping[str, int] = field(default_factory=dict)
+
+
 class Manifest:
     """The verdicts at a destination: those committed, and the journal of the run at hand."""
 
     def __init__(self, destination: str) -> None:
-        """Reads what is there, parts of a broken run included. Raises StorageError."""
-        self.uri = storage.join(destination, FOLDER, "manifest.parquet")
-        self._journal = storage.join(destination, FOLDER, "journal")
+        """Reads the index, and the journal of a broken run. Raises StorageError."""
+        self.folder = storage.join(destination, FOLDER)
+        self.uri = storage.join(self.folder, "manifest.json")
+        self._journal = storage.join(self.folder, "journal")
+        self._parts = self._indexed()
+        self._replaced: list[Part] = []
         self._pending: list[Verdict] = []
-        self._verdicts: dict[str, Verdict] = {}
-        parts = (
-            [item.uri for item in storage.list_objects(self._journal)]
-            if storage.exists(self._journal)
-            else []
-        )
-        committed = [self.uri] if storage.exists(self.uri) else []
-        for uri in committed + parts:
-            self._verdicts |= {verdict.key: verdict for verdict in _read(uri)}
-        self.recovered = len(parts)
+        self._fresh: dict[str, Verdict | None] = {}
+        found = list(storage.list_objects(self._journal)) if storage.exists(self._journal) else []
+        for item in found:
+            self._fresh |= {verdict.key: verdict for verdict in _read(item.uri)}
+        self.recovered = len(found)
 
     def get(self, key: str) -> Verdict | None:
         """The verdict on an item, if there is one."""
-        return self._verdicts.get(key)
+        if key in self._fresh:
+            return self._fresh[key]
+        place = bisect_right(self._parts, key, key=lambda part: part.first) - 1
+        rows = self._rows(self._parts[max(place, 0)]) if self._parts else ()
+        return next((verdict for verdict in rows if verdict.key == key), None)
 
     def __iter__(self) -> Iterator[Verdict]:
-        return iter(self._verdicts.values())
+        """All of them by key, read part by part; those that are added meanwhile may or may not be there."""
+        committed = (verdict for part in list(self._parts) for verdict in self._rows(part))
+        return _merged(committed, sorted(self._fresh.items()))
+
+    def counts(self) -> Counter[str]:
+        """Items committed, by verdict."""
+        return sum((Counter(part.verdicts) for part in self._parts), Counter())
 
     def add(self, verdict: Verdict) -> None:
-        """Take a verdict down; `flush` makes it last."""
-        self._verdicts[verdict.key] = verdict
+        """Take a verdict down; `flush` makes it last, `commit` publishes it."""
+        self._fresh[verdict.key] = verdict
         self._pending.append(verdict)
 
+    def drop(self, key: str) -> None:
+        """Forget an item, at the next commit."""
+        self._fresh[key] = None
+
     def flush(self) -> None:
-        """Write the verdicts taken down since the last time as one part."""
+        """Journal the verdicts taken down since the last time."""
         if self._pending:
-            _write(
-                storage.join(self._journal, f"{tracking.now().replace(':', '')}-{uuid.uuid4().hex}.parquet"),
-                self._pending,
-            )
+            name = f"{tracking.now().replace(':', '')}-{uuid.uuid4().hex}.parquet"
+            _write(storage.join(self._journal, name), self._pending)
             self._pending = []
 
     def commit(self) -> None:
-        """Publish all verdicts as the manifest, then remove the parts."""
+        """Publish all verdicts taken down, then remove the journal."""
         self.flush()
-        _write(self.uri, sorted(self._verdicts.values(), key=lambda verdict: verdict.key))
+        kept: list[Part] = []
+        replaced: list[Part] = []
+        for part, fresh in self._shared(sorted(self._fresh.items())):
+            if part is not None and not fresh:
+                kept.append(part)
+                continue
+            kept += self._written(_merged(self._rows(part) if part else iter(()), fresh))
+            replaced += [part] if part else []
+        index = {"version": 1, "parts": [asdict(part) for part in kept]}
+        storage.write_bytes(self.uri, json.dumps(index, indent=1).encode())
+        self._clean(kept, replaced)
+        self._parts, self._replaced, self._fresh = kept, replaced, {}
+
+    def part_uris(self) -> list[str]:
+        """Where the committed parts are, in order."""
+        return [storage.join(self.folder, part.file) for part in self._parts]
+
+    def _clean(self, kept: Sequence[Part], replaced: Sequence[Part]) -> None:
+        """Remove the journal, and what no reader of this index or the one before it can want."""
         storage.delete(self._journal)
+        wanted = {part.file for part in (*kept, *replaced)}
+        there = storage.join(self.folder, "manifest")
+        if storage.exists(there):
+            for item in list(storage.list_objects(there)):
+                if f"manifest/{item.key}" not in wanted:
+                    storage.delete(item.uri)
+        if EARLIER not in wanted:
+            storage.delete(storage.join(self.folder, EARLIER))
+
+    def _shared(
+        self, fresh: Sequence[tuple[str, Verdict | None]]
+    ) -> Iterator[tuple[Part | None, Sequence[tuple[str, Verdict | None]]]]:
+        """Each part with what is new between its first key and the next part's."""
+        if not self._parts:
+            yield from [(None, fresh)] if fresh else []
+            return
+        start = 0
+        ends = [bisect_left(fresh, part.first, key=_key) for part in self._parts[1:]]
+        for part, end in zip(self._parts, [*ends, len(fresh)], strict=True):
+            yield part, fresh[start:end]
+            start = end
+
+    def _written(self, verdicts: Iterator[Verdict]) -> Iterator[Part]:
+        while chunk := list(islice(verdicts, PART_ROWS)):
+            name = f"manifest/{uuid.uuid4().hex}.parquet"
+            _write(storage.join(self.folder, name), chunk)
+            yield Part(name, chunk[0].key, dict(Counter(verdict.verdict for verdict in chunk)))
+
+    def _rows(self, part: Part) -> Iterator[Verdict]:
+        return _read(storage.join(self.folder, part.file))
+
+    def _indexed(self) -> list[Part]:
+        if storage.exists(self.uri):
+            try:
+                index = json.loads(storage.read_bytes(self.uri))
+                return [Part(**part) for part in index["parts"]]
+            except (ValueError, KeyError, TypeError) as error:
+                raise StorageError(_damaged(self.uri, error)) from error
+        earlier = storage.join(self.folder, EARLIER)
+        return [Part(EARLIER, "")] if storage.exists(earlier) else []
 
 
-def _write(uri: str, verdicts: list[Verdict]) -> None:
+def _key(pair: tuple[str, Verdict | None]) -> str:
+    return pair[0]
+
+
+def _merged(old: Iterator[Verdict], new: Iterable[tuple[str, Verdict | None]]) -> Iterator[Verdict]:
+    """Both by key; what is new counts, and None takes away."""
+    held = next(old, None)
+    for key, verdict in new:
+        while held is not None and held.key < key:
+            yield held
+            held = next(old, None)
+        if held is not None and held.key == key:
+            held = next(old, None)
+        if verdict is not None:
+            yield verdict
+    if held is not None:
+        yield held
+    yield from old
+
+
+def _write(uri: str, verdicts: Sequence[Verdict]) -> None:
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist([asdict(verdict) for verdict in verdicts], schema=SCHEMA), sink)
     storage.write_bytes(uri, sink.getvalue().to_pybytes())
 
 
-def _read(uri: str) -> list[Verdict]:
+def _read(uri: str) -> Iterator[Verdict]:
     try:
-        table = pq.read_table(pa.BufferReader(storage.read_bytes(uri)))
-    except pa.ArrowInvalid as error:
-        raise StorageError(f"{uri}: is damaged ({error}); remove it, and its items are done again") from error
-    names = {f.name for f in fields(Verdict)}
-    return [Verdict(**{k: v for k, v in row.items() if k in names}) for row in table.to_pylist()]
+        file = pq.ParquetFile(pa.BufferReader(storage.read_bytes(uri)))
+        names = [f.name for f in fields(Verdict) if f.name in file.schema_arrow.names]
+        for batch in file.iter_batches(1000, columns=names):
+            yield from (Verdict(**row) for row in batch.to_pylist())
+    except (pa.ArrowInvalid, OSError, TypeError) as error:
+        raise StorageError(_damaged(uri, error)) from error
+
+
+def _damaged(uri: str, error: Exception) -> str:
+    return f"{uri}: is damaged ({error}); remove it, and its items are done again"

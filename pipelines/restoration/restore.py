@@ -1,63 +1,43 @@
 """A prefix of pictures and clips -> the same, restored, under the mirrored names.
 
-    list -> plan -> [ read, decode ] -> [ Net_L -> Net_R ] -> [ encode, write ] -> verdict
-                      CPU tasks          actors with the        CPU tasks           journal on
-                                         model                                      the driver
+    lease -> [ list beside manifest -> plan -> stream -> ledger -> commit ] a window of items at a time
 
-A picture travels as one piece of work, a clip as runs of frames with those around them that its frames'
-references need, so that memory is bounded and many actors can share a clip; its encoded runs wait under
-`_spair/staging` until all are there and are then joined. Every planned item ends in one verdict (see
-`manifest`). An error becomes part of the row it concerns and never stops the stream.
+The source is listed and planned as it comes (`plan`), the work is done on the cluster (`stream`), what comes
+of it is journalled on the driver (`ledger`), and each window is committed to the manifest when it ends
+(`manifest`). Every planned item ends in one verdict, and one job works at a destination at a time (`lease`).
 """
 
 from __future__ import annotations
 
-import hashlib
-import tempfile
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import ray
-import ray.data
 import torch
 
-from pipelines.media import (
-    EncodeConfig,
-    Encoding,
-    MediumError,
-    Piece,
-    medium,
-    medium_in,
-    medium_of,
-    packed,
-    unpacked,
-)
-from pipelines.restoration import manifest
-from pipelines.restoration.ledger import Ledger, Summary, Terms
-from pipelines.restoration.manifest import (
-    FAILED,
-    IGNORED,
-    OTHER,
-    PASSED,
-    REJECTED,
-    RESTORED,
-    Manifest,
-    Verdict,
-)
+from pipelines.media import EncodeConfig, Encoding
+from pipelines.restoration import stream
+from pipelines.restoration.lease import Lease
+from pipelines.restoration.ledger import Accounts, Ledger, Summary, by_chance
+from pipelines.restoration.manifest import DONE, IGNORED, OTHER, Manifest, Verdict
+from pipelines.restoration.plan import Forecast, Planned, Selection, Terms, beside, plan
+from pipelines.restoration.stream import GIVEN_UP, UNCHANGED, Stream, Work
 from pipelines.services import cluster, models, storage, tracking
 from pipelines.services.models import ResolvedModel
-from pipelines.services.quarantine import Quarantine, QuarantinedError
-from pipelines.services.storage import StorageError, StoredObject
-from spair_core import images, inference
-from spair_core.footage import Reach, Window
-from spair_core.network import lowered
-from spair_core.panels import before_after
-from spair_core.precision import Chosen, Precision, chosen, type_of
+from pipelines.services.storage import StoredObject
+from spair_core import inference
+from spair_core.precision import Chosen, Precision, chosen
 
+FIRST_WINDOW_SECONDS = 3.0
+"""For which the source is listed before work begins on what was found."""
+ROW = ("key", "uri", "kind", "panel", "known_digest")
+"""Of an item, what its work takes."""
+WINDOW = 50_000
+"""Most items that are in hand at once."""
 SPARE = 3
 """Items that may give a panel, for each that is kept: some of them may be broken."""
 
@@ -87,10 +67,19 @@ class RestoreConfig:
     min_degraded: float = inference.MIN_DEGRADED
     """A picture or frame of which a smaller share is degraded is left alone; an item that has none to restore
     is copied byte for byte, with the verdict passed."""
-    limit: int | None = None
-    """Look at only so many items, the first by name."""
-    max_rejected_share: float = 0.5
-    """More rejected items than this share make the job fail at its end."""
+    selection: Selection = field(default_factory=Selection)
+    dry_run: bool = False
+    """Only say what would be done."""
+    prune: bool = False
+    """At the end, remove what was restored of items that are no longer at the source; with --dry-run, list
+    it."""
+    wait_minutes: float = 60.0
+    """How long to wait for another job that has the destination."""
+    piece_minutes: float = 15.0
+    """A picture, or a run of a clip's frames, that takes longer to read, restore or write is given up."""
+    max_lost_share: float = 0.5
+    """A larger share of rejected and failed items (of a hundred or more) stops the job while it runs, and
+    makes it fail at its end."""
     panels: int = 4
     """Before/after pictures to keep."""
     experiment: str = "spair-restoration"
@@ -101,6 +90,8 @@ class RestoreConfig:
             raise ValueError(f"tile must be at least {2 * inference.OVERLAP} pixels, not {self.tile}")
         if (self.quality is not None and not 1 <= self.quality <= 100) or self.actors < 1:
             raise ValueError("quality is a number from 1 to 100, actors at least 1")
+        if self.wait_minutes < 0 or self.piece_minutes <= 0:
+            raise ValueError("wait_minutes is a time, piece_minutes one above 0")
         if not 0 <= self.min_degraded <= 1:
             raise ValueError(f"min_degraded is a share, from 0 to 1, not {self.min_degraded}")
 
@@ -119,27 +110,53 @@ class RestoreConfig:
 def restore(config: RestoreConfig) -> Summary:
     """Restore all that is under `source` and has not been, and commit the manifest.
 
-    Raises ValueError (source and destination overlap), ModelError, StorageError, TrackingError before
-    any work; what happens to single items is in the summary.
+    Raises ValueError (source and destination overlap), ModelError, StorageError, TrackingError and HeldError
+    (another job has the destination) before any work, TooManyLostError while it goes on; what happens to
+    single items is in the summary and, all of it, in the manifest. Where the run is interrupted, what is in
+    hand is finished or given up, what is done is kept, and the interruption goes on to the caller.
     """
     _check_apart(config.source, config.destination)
     config = _decided(config)
     model = models.resolve(config.model)
-    book = Manifest(config.destination)
     started = time.monotonic()
-    todo, summary = _plan(config, model, book)
-    summary.manifest = book.uri
-    with tracking.run(config.experiment, config.destination) as run:
-        run.log_params(asdict(config) | {"model_uri": model.uri, "model_digest": model.digest})
-        if todo:
-            _stream(config, model, todo, book, summary, run)
-        book.commit()
-        storage.delete(_staging(config))
-        summary.seconds = time.monotonic() - started
-        run.log_metrics(summary.metrics())
-        run.log_bytes("manifest.parquet", storage.read_bytes(book.uri))
-        run.set_tags({"spair.manifest": book.uri})
+    with Lease(config.destination).held(60 * config.wait_minutes, _tell) as lease:
+        summary = Summary()
+        book = Manifest(config.destination)
+        summary.manifest = book.uri
+        with tracking.run(config.experiment, config.destination) as run:
+            run.log_params(asdict(config) | {"model_uri": model.uri, "model_digest": model.digest})
+            try:
+                _restore_all(config, model, lease, book, summary, run)
+            finally:
+                summary.seconds = time.monotonic() - started
+                run.log_metrics(summary.metrics())
+                run.set_tags({"spair.manifest": book.uri})
+        if storage.exists(book.uri):
+            run.log_bytes("manifest.json", storage.read_bytes(book.uri))
     return summary
+
+
+def forecast(config: RestoreConfig) -> Forecast:
+    """What `restore` would do. Raises ValueError, ModelError, StorageError."""
+    _check_apart(config.source, config.destination)
+    config = _decided(config)
+    model = models.resolve(config.model)
+    seen, book = Forecast(), Manifest(config.destination)
+    for planned in _planned(config, model, book):
+        seen.count(planned)
+    return seen
+
+
+def orphans(config: RestoreConfig, book: Manifest) -> Iterator[Verdict]:
+    """What was restored of items that are no longer at the source."""
+    for item, verdict in beside(storage.list_objects(config.source), iter(book)):
+        gone = verdict if item is None else None
+        if gone is not None and gone.source_uri == storage.join(config.source, gone.key):
+            yield gone
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _check_apart(source: str, destination: str) -> None:
@@ -162,214 +179,137 @@ def _gpus_choice() -> Chosen:
     return chosen("auto", torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
 
-def _staging(config: RestoreConfig) -> str:
-    return storage.join(config.destination, manifest.FOLDER, "staging")
-
-
-def _plan(
-    config: RestoreConfig, model: ResolvedModel, book: Manifest
-) -> tuple[list[dict[str, Any]], Summary]:
-    """The items to do; what has been done and what is none of ours is settled here."""
-    todo: list[dict[str, Any]] = []
-    summary = Summary()
-    for number, item in enumerate(storage.list_objects(config.source)):
-        if config.limit is not None and number >= config.limit:
-            break
-        known, kind = book.get(item.key), medium_of(item.key)
-        if known is not None and known.settles(item.identity, model.digest, config.options):
-            summary.already += 1
-        elif kind is None:
-            verdict = _verdict(item, OTHER, IGNORED, "neither a picture nor a clip by its ending")
-            book.add(verdict)
-            summary.verdicts.append(verdict)
-        else:
-            todo.append({"key": item.key, "uri": item.uri, "identity": item.identity, "kind": kind.name})
-    by_chance = sorted(todo, key=lambda item: hashlib.sha256(item["key"].encode()).digest())
-    shown = {item["key"] for item in by_chance[: SPARE * config.panels]}
-    return [{**item, "panel": item["key"] in shown} for item in todo], summary
-
-
-def _verdict(item: StoredObject, kind: str, verdict: str, reason: str) -> Verdict:
-    return Verdict(
-        item.key, kind, verdict, reason, source_uri=item.uri, source_identity=item.identity,
-        finished_at=tracking.now(),
-    )  # fmt: skip
-
-
-def _stream(
+def _restore_all(
     config: RestoreConfig,
     model: ResolvedModel,
-    todo: list[dict[str, Any]],
+    lease: Lease,
     book: Manifest,
     summary: Summary,
     run: tracking.Run,
 ) -> None:
-    cluster.connect()
-    actor_cpus, task_cpus = cluster.cpu_shares(config.actors, gpus=config.num_gpus)
-    quarantine = Quarantine()
-    stream = ray.data.from_items(todo, override_num_blocks=min(len(todo), cluster.BLOCKS))
-    stream.context.target_max_block_size = cluster.BLOCK_BYTES
-    reach = Reach() if model.card.network.references else None
-    results = (
-        stream.flat_map(_decode, fn_kwargs={"reach": reach, "quarantine": quarantine}, num_cpus=task_cpus)
-        .map(
-            _Restorer,
-            fn_constructor_kwargs={
-                "model": model.data,
-                "precision": config.precision,
-                "tile": config.tile,
-                "min_degraded": config.min_degraded,
-                "quarantine": quarantine,
-            },
-            compute=ray.data.ActorPoolStrategy(size=config.actors),
-            num_cpus=actor_cpus,
-            num_gpus=config.num_gpus or None,
-        )
-        .map(_encode, fn_kwargs={"config": config, "quarantine": quarantine}, num_cpus=task_cpus)
+    work = _work(config, model)
+    accounts = Accounts(
+        config.destination, config.options, model.digest, config.panels, config.max_lost_share
     )
-    terms = Terms(config.destination, config.options, model.digest, config.panels)
-    ledger = Ledger(terms, todo, book, summary, run, partial(_join.remote, config))
+    ledger = Ledger(accounts, book, summary, run, partial(stream.join.remote, replace(work, model=b"")))
+    if book.recovered:
+        book.commit()
     try:
-        for row in results.iter_rows():
-            ledger.take(row)
-    except ray.exceptions.RayError as error:
-        book.flush()
-        raise RuntimeError(f"the stream broke: {error}\nwhat is done is kept; start the job again") from error
+        for window in _windows(_planned(config, model, book), ledger):
+            _restore_window(config, work, window, ledger, lease)
+            book.commit()
+            lease.check()
+        if config.prune:
+            _prune(config, book, summary)
+    finally:
+        if not lease.lost:  # else the manifest is another job's, which has read this one's journal
+            book.commit()
+        ledger.close()
+    storage.delete(work.staging)
+
+
+def _planned(config: RestoreConfig, model: ResolvedModel, book: Manifest) -> Iterator[Planned]:
+    objects, terms = storage.list_objects(config.source), Terms(model.digest, config.options)
+    return plan(objects, iter(book), config.selection, terms)
+
+
+def _windows(planned: Iterable[Planned], ledger: Ledger) -> Iterator[list[Planned]]:
+    """What is to be done, as many items at once as memory allows, and at first those that are listed soon.
+
+    What was settled before, and what is none of ours by its name, is settled on the way.
+    """
+    window: list[Planned] = []
+    until, seen = time.monotonic() + FIRST_WINDOW_SECONDS, 0
+    for one in planned:
+        if one.settled:
+            ledger.summary.already += 1
+            continue
+        seen += 1
+        if one.kind == OTHER:
+            ledger.ignore(_ignored(one.item))
+        else:
+            window.append(one)
+        if seen >= WINDOW or (until and window and time.monotonic() > until):
+            yield window
+            window, until, seen = [], 0.0, 0
+    if seen:
+        yield window
+
+
+def _ignored(item: StoredObject) -> Verdict:
+    return Verdict(
+        item.key, OTHER, IGNORED, "nothing that can be restored, by its ending", source_uri=item.uri,
+        source_identity=item.identity, finished_at=tracking.now(),
+    )  # fmt: skip
+
+
+def _work(config: RestoreConfig, model: ResolvedModel) -> Work:
+    precision = config.precision
+    assert precision != "auto"
+    return Work(
+        config.destination,
+        model.data,
+        model.card.network.references,
+        precision,
+        config.tile,
+        config.min_degraded,
+        Encoding(config.quality, config.encode),
+        config.actors,
+        config.num_gpus,
+        60 * config.piece_minutes,
+    )
+
+
+def _restore_window(
+    config: RestoreConfig, work: Work, window: list[Planned], ledger: Ledger, lease: Lease
+) -> None:
+    if not window:
+        return
+    cluster.connect()
+    ledger.begin(_items(window, config))
+    coming = Stream(work, [{name: item[name] for name in ROW} for item in ledger.items.values()])
+    try:
+        for row in coming.rows():
+            _take(row, ledger)
+            lease.check()
+    except BaseException:
+        _tell("stopping: what is in hand is finished or given up, what is done is kept")
+        for row in coming.in_hand():
+            _take(row, ledger)
+        ledger.finish(given_up=stream.GRACE_SECONDS / 4)
+        raise
     ledger.finish()
 
 
-def _decode(item: dict[str, Any], reach: Reach | None, quarantine: Quarantine) -> Iterator[dict[str, Any]]:
-    """An item's pieces of work, or one that says why there are none (or no more)."""
-    base = {**item, "part": 0, "last": True, "error": "", "verdict": RESTORED, "digest": ""}
-    base |= {"notes": "", "lost": ""}
-    part = 0
-    try:
-        with quarantine.hold(f"decode {item['key']}"):
-            for piece in _pieces(item, reach):
-                yield {**base, **piece, "part": part}
-                part += 1
-    except MediumError as error:
-        yield {**base, "part": part, "error": str(error), "verdict": REJECTED}
-    except (QuarantinedError, StorageError, OSError, MemoryError) as error:
-        yield {**base, "part": part, "error": str(error), "verdict": FAILED}
+def _take(row: dict[str, Any], ledger: Ledger) -> None:
+    if row["verdict"] == UNCHANGED:
+        ledger.confirm(row["key"])
+    elif row["verdict"] != GIVEN_UP:
+        ledger.take(row)
 
 
-def _pieces(item: dict[str, Any], reach: Reach | None) -> Iterator[dict[str, Any]]:
-    """What sets the pieces of an item apart; the last is known as such when there is none after it."""
-    with tempfile.TemporaryDirectory() as folder:
-        local, digest = _fetched(item, folder)
-        held: dict[str, Any] | None = None
-        kind = medium_in(local)
-        for piece in kind.read(local, reach):
-            if held is not None:
-                yield {**held, "last": False}
-            held = {**packed(piece), "kind": kind.name}
-        if held is not None:
-            yield {**held, "digest": digest}
-
-
-def _fetched(item: dict[str, Any], folder: str) -> tuple[Path, str]:
-    local = storage.fetch(item["uri"], folder)
-    with local.open("rb") as file:
-        return local, hashlib.file_digest(file, "sha256").hexdigest()
-
-
-class _Restorer:
-    """The actor: holds the model, and restores one picture or one run of frames a call."""
-
-    def __init__(
-        self, model: bytes, precision: Chosen, tile: int, min_degraded: float, quarantine: Quarantine
-    ) -> None:
-        self.model = lowered(models.load_here(model), type_of(precision))
-        self.tile, self.min_degraded, self.quarantine = tile, min_degraded, quarantine
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        row = {**row, "model_seconds": 0.0, "degraded_share": 0.0, "panel_png": b""}
-        if row["error"]:
-            return row
-        try:
-            with self.quarantine.hold(f"restore {row['key']} {row['part']}"):
-                return {**row, **self._restored(row)}
-        except (RuntimeError, MemoryError) as error:
-            # Out of memory, mostly: this item may work elsewhere, the others go on here.
-            return {**row, "error": f"the model could not restore it: {error}", "verdict": FAILED}
-
-    def _restored(self, row: dict[str, Any]) -> dict[str, Any]:
-        piece = unpacked(row)
-        started = time.monotonic()
-        restored = inference.restore_window(
-            self.model, piece.window, tile=self.tile, min_degraded=self.min_degraded
-        )
-        seconds = time.monotonic() - started
-        panel = b""
-        if row["panel"] and row["part"] == 0:
-            shown = piece.window.pixels[piece.window.own[0]], restored.pixels[0]
-            before, after = map(images.eight_bit, shown)
-            panel = images.encode_png(before_after(before, after, restored.mask[0]))
-        return {
-            **packed(replace(piece, window=Window.alone(restored.pixels))),
-            "model_seconds": seconds,
-            "degraded_share": float(restored.mask.mean()),
-            "panel_png": panel,
+def _items(window: list[Planned], config: RestoreConfig) -> list[dict[str, Any]]:
+    """What the ledger keeps of each, and whether it may give a panel."""
+    keys = sorted((one.item.key for one in window), key=by_chance)
+    shown = set(keys[: SPARE * config.panels])
+    return [
+        {
+            "key": one.item.key,
+            "uri": one.item.uri,
+            "identity": one.item.identity,
+            "kind": one.kind,
+            "panel": one.item.key in shown,
+            "known": one.known,
+            "known_digest": one.settled_digest,
         }
+        for one in window
+    ]
 
 
-def _encode(row: dict[str, Any], config: RestoreConfig, quarantine: Quarantine) -> dict[str, Any]:
-    """Write what a piece of work gave; what is left is small and goes to the ledger.
-
-    A whole item in which nothing was found is copied; of one in parts that is known when all are there.
-    """
-    slim = {k: row[k] for k in ("key", "kind", "part", "last", "error", "verdict", "digest")}
-    slim |= {k: row[k] for k in ("notes", "lost")}
-    slim |= {k: row[k] for k in ("model_seconds", "degraded_share", "panel_png")}
-    slim |= {"height": 0, "width": 0, "frames": 0, "output_digest": ""}
-    if row["error"]:
-        return slim
-    piece = unpacked(row)
-    frames, height, width = piece.window.pixels.shape[:3]
-    slim |= {"frames": frames, "height": height, "width": width}
-    try:
-        with quarantine.hold(f"encode {row['key']} {row['part']}"):
-            if medium(row["kind"]).join is None and row["degraded_share"] == 0:
-                storage.copy(row["uri"], storage.join(config.destination, row["key"]))
-                return {**slim, "output_digest": row["digest"], "verdict": PASSED}
-            return {**slim, "output_digest": _written(row, piece, config)}
-    except (QuarantinedError, StorageError, OSError, ValueError) as error:
-        return {**slim, "error": f"could not be written: {error}", "verdict": FAILED}
-
-
-def _written(row: dict[str, Any], piece: Piece, config: RestoreConfig) -> str:
-    """Write the item, or a part of it that is yet to be joined; the digest of what was written."""
-    kind, data = medium(row["kind"]), b""
-    if row["degraded_share"] or not kind.copies:
-        data = kind.write(piece.state, piece.window.pixels, Encoding(config.quality, config.encode))
-    whole = storage.join(config.destination, row["key"])
-    storage.write_bytes(_part(config, row["key"], int(row["part"])) if kind.join else whole, data)
-    return hashlib.sha256(data).hexdigest()
-
-
-def _part(config: RestoreConfig, key: str, part: int) -> str:
-    name = hashlib.sha256(key.encode()).hexdigest()[:32]
-    return storage.join(_staging(config), name, f"{part:06d}")
-
-
-@ray.remote(num_cpus=0.5, max_retries=2)
-def _join(config: RestoreConfig, item: dict[str, Any], parts: int, passed: bool) -> tuple[str, str, str]:
-    """Join an item's parts and write it, or copy it where it passed; its digest, or why that failed, and what
-    could not be kept."""
-    try:
-        if passed:
-            storage.copy(item["uri"], storage.join(config.destination, item["key"]))
-            return "", "", ""
-        with tempfile.TemporaryDirectory() as folder:
-            local, _ = _fetched(item, folder)
-            target = Path(folder) / f"restored{local.suffix}"
-            data = (storage.read_bytes(_part(config, item["key"], part)) for part in range(parts))
-            join = medium(item["kind"]).join
-            assert join is not None
-            notes = join(data, local, target)
-            storage.upload(target, storage.join(config.destination, item["key"]))
-            with target.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest(), "", "\n".join(notes)
-    except (MediumError, StorageError, OSError) as error:
-        return "", f"could not be joined: {error}", ""
+def _prune(config: RestoreConfig, book: Manifest, summary: Summary) -> None:
+    for verdict in list(orphans(config, book)):
+        _tell(f"pruned: {verdict.key}")
+        if verdict.verdict in DONE:
+            storage.delete(verdict.output_uri)
+        book.drop(verdict.key)
+        summary.pruned += 1

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -34,6 +35,7 @@ S3_OPTIONS = {
     },
     "use_listings_cache": False,
 }
+S3_PROTOCOLS = (("s3", "s3a"), "s3", "s3a")
 CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_ENDPOINT_URL for a store of your own)"
 
 
@@ -43,12 +45,16 @@ class StorageError(RuntimeError):
 
 @dataclass(frozen=True)
 class StoredObject:
-    """One object under a prefix: `key` is its name below the prefix; `identity` changes with its content."""
+    """One object under a prefix: `key` is its name below the prefix; `identity` changes with its content.
+
+    `modified` is when it was last written, where the store says.
+    """
 
     uri: str
     key: str
     size: int
     identity: str
+    modified: datetime | None = None
 
 
 def join(uri: str, *parts: str) -> str:
@@ -88,9 +94,10 @@ def _filesystem(scheme: str) -> fsspec.AbstractFileSystem:
 
 
 def list_objects(uri: str) -> Iterator[StoredObject]:
-    """Every object below a prefix, folder by folder, in the order of their names, as it is listed.
+    """Every object below a prefix in the order of their keys' UTF-8 bytes, as it is listed.
 
-    Raises StorageError where there is no such prefix.
+    Of an S3 bucket a page is in memory, elsewhere a folder. Raises StorageError where there is no such
+    prefix.
     """
     filesystem, root = resolve(uri)
     with explained(uri):
@@ -98,12 +105,31 @@ def list_objects(uri: str) -> Iterator[StoredObject]:
             raise StorageError(f"{uri}: is a file; name the folder or prefix that holds it")
         if not filesystem.isdir(root):
             raise StorageError(f"{uri}: nothing is there; check the bucket and the prefix")
-        yield from _below(filesystem, root, uri, "")
+        if filesystem.protocol in S3_PROTOCOLS:
+            yield from _pages(filesystem, root, uri)
+        else:
+            yield from _below(filesystem, root, uri, "")
+
+
+def _pages(filesystem: fsspec.AbstractFileSystem, root: str, uri: str) -> Iterator[StoredObject]:
+    """By S3's own pages, which fsspec would gather first."""
+    bucket, _, prefix = root.partition("/")
+    prefix = f"{prefix}/" if prefix else ""
+    page: dict[str, Any] = {"NextContinuationToken": None}
+    while "NextContinuationToken" in page:
+        token = page["NextContinuationToken"]
+        more = {"ContinuationToken": token} if token else {}
+        page = filesystem.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, **more)
+        for entry in page.get("Contents", ()):
+            key = entry["Key"][len(prefix) :]
+            if key and not key.endswith("/"):  # else a folder marker
+                size, identity = int(entry["Size"]), str(entry["ETag"]).strip('"')
+                yield StoredObject(join(uri, key), key, size, identity, entry["LastModified"])
 
 
 def _below(filesystem: fsspec.AbstractFileSystem, root: str, uri: str, prefix: str) -> Iterator[StoredObject]:
     folder = posixpath.join(root, prefix) if prefix else root
-    for entry in sorted(filesystem.ls(folder, detail=True), key=lambda entry: entry["name"]):
+    for entry in sorted(filesystem.ls(folder, detail=True), key=_place):
         name = posixpath.basename(entry["name"].rstrip("/"))
         key = posixpath.join(prefix, name)
         if entry["name"].rstrip("/") == folder.rstrip("/"):
@@ -111,7 +137,25 @@ def _below(filesystem: fsspec.AbstractFileSystem, root: str, uri: str, prefix: s
         if entry["type"] == "directory":
             yield from _below(filesystem, root, uri, key)
         else:
-            yield StoredObject(join(uri, key), key, int(entry["size"] or 0), _identity(entry))
+            yield StoredObject(
+                join(uri, key), key, int(entry["size"] or 0), _identity(entry), _modified(entry)
+            )
+
+
+def _place(entry: dict[str, Any]) -> str:
+    """By which the entries of a folder come in the order of the keys in it."""
+    return str(entry["name"]).rstrip("/") + ("/" if entry["type"] == "directory" else "")
+
+
+def _modified(entry: dict[str, Any]) -> datetime | None:
+    changed = next(
+        (entry[name] for name in ("LastModified", "mtime", "updated", "created") if name in entry), None
+    )
+    if isinstance(changed, int | float):
+        return datetime.fromtimestamp(changed, UTC)
+    if isinstance(changed, str):
+        return datetime.fromisoformat(changed)
+    return changed if isinstance(changed, datetime) else None
 
 
 def _identity(entry: dict[str, Any]) -> str:

@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.media import Piece, packed, unpacked
-from pipelines.restoration import restore
-from pipelines.restoration.manifest import FAILED, IGNORED, PASSED, REJECTED, RESTORED, Manifest
+from pipelines.media import Encoding, Piece, packed, unpacked
+from pipelines.restoration import ledger, restore, stream
+from pipelines.restoration.ledger import TooManyLostError
+from pipelines.restoration.manifest import FAILED, IGNORED, PASSED, REJECTED, RESTORED, Manifest, Verdict
 from pipelines.restoration.restore import RestoreConfig
+from pipelines.restoration.stream import Work
 from pipelines.services import models, storage
 from pipelines.services.quarantine import Quarantine
 from spair_core import images, inference, precision, weights
@@ -50,14 +52,21 @@ def footage(photos, s3, tmp_path, tiny_weights):
     return s3
 
 
+def work(model, **values):
+    """For actors alone."""
+    known = {"references": True, "precision": "float32", "tile": 1024, "min_degraded": 0.001}
+    known |= {"encoding": Encoding(), "actors": 1, "num_gpus": 0.0, "piece_seconds": 60.0}
+    return Work("/nowhere", model, **{**known, **values})
+
+
 @pytest.mark.cluster
 def test_everything_gets_a_verdict_and_nothing_is_done_twice(
     cluster, footage, mlflow_store, tmp_path, monkeypatch
 ):
     config = RestoreConfig(f"{footage}/raw", f"{footage}/dry", model=f"{footage}/model", panels=2)
     summary = restore.restore(config)
-    outcome = {item.key: item.verdict for item in summary.verdicts}
-    assert outcome == {
+    book = Manifest(f"{footage}/dry")
+    assert {item.key: item.verdict for item in book} == {
         "cam1/a.png": RESTORED,
         "cam1/b.png": RESTORED,
         "cam2/drive.mp4": RESTORED,
@@ -74,12 +83,11 @@ def test_everything_gets_a_verdict_and_nothing_is_done_twice(
     assert times(tmp_path / "dry.mp4") == times(tmp_path / "raw.mp4")
     assert sound(tmp_path / "dry.mp4") == sound(tmp_path / "raw.mp4")
 
-    book = Manifest(f"{footage}/dry")
     clip = book.get("cam2/drive.mp4")
     assert (clip.frames, clip.width, clip.height) == (40, 64, 48)
     assert len(clip.source_digest) == len(clip.output_digest) == 64
     left = [item.key for item in storage.list_objects(f"{footage}/dry/_spair")]
-    assert [key.split("/")[0] for key in left] == ["manifest.parquet", "panels", "panels"]
+    assert [key.split("/")[0] for key in left] == ["manifest.json", "manifest", "panels", "panels"]
 
     client = mlflow.MlflowClient(mlflow_store)
     (experiment,) = client.search_experiments(filter_string="name = 'spair-restoration'")
@@ -87,13 +95,13 @@ def test_everything_gets_a_verdict_and_nothing_is_done_twice(
     assert run.data.metrics["restored"] == 3
     decided = restore._decided(config)
     assert run.data.params["precision"] == decided.precision != "auto"
-    assert {item.options for item in summary.verdicts if item.verdict == RESTORED} == {decided.options}
+    assert {item.options for item in book if item.verdict == RESTORED} == {decided.options}
     assert len(client.list_artifacts(run.info.run_id, "panels")) == 2
 
     def no_model_work(*_):
         raise AssertionError("nothing was left to do")
 
-    monkeypatch.setattr(restore, "_stream", no_model_work)
+    monkeypatch.setattr(restore, "Stream", no_model_work)
     again = restore.restore(config)
     assert again.already == 6
     assert again.count(RESTORED) == 0
@@ -111,15 +119,15 @@ def test_a_clip_gives_the_same_frames_in_runs_as_whole(tiny_config, photos, tmp_
     data = weights.save(Spair(card.network), card)
     frames = [np.roll(photos[0][:48, :64], 2 * k, axis=1) for k in range(44)]
     clip = make_clip(tmp_path / "clip.mp4", frames)
-    item = {"key": "clip.mp4", "uri": str(clip), "kind": "clip", "panel": False}
+    item = {"key": "clip.mp4", "uri": str(clip), "kind": "clip", "panel": False, "known_digest": ""}
     quarantine = Quarantine()
-    rows = list(restore._decode(item, Reach(), quarantine))
-    actor = restore._Restorer(data, kind, tile=1024, min_degraded=0.001, quarantine=quarantine)
+    rows = list(stream._decode(item, Reach(), quarantine))
+    actor = stream._Restorer(work(data, precision=kind), quarantine)
     restored = np.concatenate([unpacked(actor(row)).window.pixels for row in rows])
 
     with av.open(str(clip)) as container:
-        stream = [(f.to_ndarray(format="rgb24"), float(f.time)) for f in container.decode(video=0)]
-    (whole,) = windows(iter(stream), 1000, Reach())
+        shown = [(f.to_ndarray(format="rgb24"), float(f.time)) for f in container.decode(video=0)]
+    (whole,) = windows(iter(shown), 1000, Reach())
     model = lowered(weights.load(data)[0], getattr(torch, kind))
     expected = inference.restore_window(model, whole).pixels
     assert [row["last"] for row in rows] == [False, True]
@@ -135,7 +143,7 @@ def test_what_needs_nothing_is_copied_byte_for_byte(cluster, footage, tiny_confi
     storage.write_bytes(f"{footage}/blind", weights.save(Spair(card.network), card))
     config = RestoreConfig(f"{footage}/raw", f"{footage}/dry", model=f"{footage}/blind", panels=0)
     summary = restore.restore(config)
-    passed = [item for item in summary.verdicts if item.verdict == PASSED]
+    passed = [item for item in Manifest(f"{footage}/dry") if item.verdict == PASSED]
     assert {item.key for item in passed} == {"cam1/a.png", "cam1/b.png", "cam2/drive.mp4"}
     for item in passed:
         assert storage.read_bytes(item.output_uri) == storage.read_bytes(item.source_uri)
@@ -146,7 +154,7 @@ def test_what_needs_nothing_is_copied_byte_for_byte(cluster, footage, tiny_confi
 
 @pytest.mark.cluster
 def test_a_model_that_fails_costs_only_its_item(cluster, tiny_weights, photos):
-    actor = restore._Restorer(tiny_weights, "float32", tile=1024, min_degraded=0.001, quarantine=Quarantine())
+    actor = stream._Restorer(work(tiny_weights), Quarantine())
     row = {
         "key": "a.png",
         "error": "",
@@ -219,7 +227,7 @@ def test_what_kills_its_process_costs_only_itself(cluster, footage, photos, mlfl
     for i, name in enumerate(("good", "heavy", "poison")):
         storage.write_bytes(f"{footage}/night/{name}.png", encode_png(photos[i][:40, :60]))
     config = RestoreConfig(f"{footage}/night", f"{footage}/dry", model=f"{footage}/model", panels=0)
-    decode = restore._decode
+    decode = stream._decode
 
     def die(*_, **__):
         os.kill(os.getpid(), signal.SIGKILL)
@@ -229,19 +237,110 @@ def test_what_kills_its_process_costs_only_itself(cluster, footage, photos, mlfl
         with mock.patch.object(images, "decode", die if deadly else images.decode):
             yield from decode(item, reach, quarantine)
 
-    class TooHeavy(restore._Restorer):
+    class TooHeavy(stream._Restorer):
         def _restored(self, row):
             return die() if row["key"] == "heavy.png" else super()._restored(row)
 
     with monkeypatch.context() as patched:
-        patched.setattr(restore, "_decode", poisoned)
-        patched.setattr(restore, "_Restorer", TooHeavy)
+        patched.setattr(stream, "_decode", poisoned)
+        patched.setattr(stream, "_Restorer", TooHeavy)
         summary = restore.restore(config)
-    outcome = {item.key: (item.verdict, item.reason) for item in summary.verdicts}
+    assert summary.count(FAILED) == 2
+    outcome = {item.key: (item.verdict, item.reason) for item in Manifest(config.destination)}
     assert outcome.pop("good.png") == (RESTORED, "")
     assert all(verdict == FAILED and "died 2 times" in reason for verdict, reason in outcome.values())
     again = restore.restore(config)
     assert (again.already, again.count(RESTORED)) == (1, 2)
+
+
+@pytest.mark.cluster
+def test_a_run_that_is_stopped_keeps_what_is_done_and_gives_up_the_rest(
+    cluster, footage, photos, mlflow_store, monkeypatch
+):
+    for i in range(12):
+        storage.write_bytes(f"{footage}/many/{i:02d}.png", encode_png(photos[i % 4][:100, :150]))
+    config = RestoreConfig(f"{footage}/many", f"{footage}/done", model=f"{footage}/model", panels=1)
+    taken, take = [], restore._take
+
+    def stopped_after_two(row, ledger):
+        take(row, ledger)
+        taken.append(row["key"])
+        if len(taken) == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(restore, "_take", stopped_after_two)
+        with pytest.raises(KeyboardInterrupt):
+            restore.restore(config)
+    done = {item.key for item in Manifest(config.destination)}
+    assert set(taken[:2]) <= done < {f"{i:02d}.png" for i in range(12)}
+    there = {item.key for item in storage.list_objects(config.destination) if item.key.endswith(".png")}
+    assert {key for key in there if not key.startswith("_spair")} == done  # nothing is done without a verdict
+    again = restore.restore(config)
+    assert (again.already, again.count(RESTORED)) == (len(done), 12 - len(done))
+
+
+@pytest.mark.cluster
+def test_a_run_stops_by_itself_where_most_items_are_lost(cluster, footage, mlflow_store, monkeypatch):
+    for i in range(8):
+        storage.write_bytes(f"{footage}/bad/{i}.png", b"no picture")
+    monkeypatch.setattr(ledger, "ENOUGH", 5)
+    monkeypatch.setattr(ledger, "FLUSH_SECONDS", 0)
+    config = RestoreConfig(f"{footage}/bad", f"{footage}/none", model=f"{footage}/model", panels=0)
+    with pytest.raises(TooManyLostError, match=r"100% of . items could not be restored .*: not a picture"):
+        restore.restore(config)
+    assert restore.restore(replace(config, max_lost_share=1)).already >= 5
+
+
+@pytest.mark.cluster
+def test_windows_follow_one_another(cluster, footage, tmp_path, monkeypatch, mlflow_store):
+    """The second sees what the first committed; bytes that only moved are settled, what is gone is pruned."""
+    source, config = tmp_path / "raw", RestoreConfig(str(tmp_path / "raw"), str(tmp_path / "dry"))
+    for key in ("cam1/a.png", "cam1/b.png", "broken.jpg", "notes.txt", "empty.png"):
+        storage.download(f"{footage}/raw/{key}", _made(source / key))
+    monkeypatch.setattr(restore, "WINDOW", 2)
+    config = replace(config, model=f"{footage}/model", panels=1)
+    summary = restore.restore(config)
+    assert summary.counts == {RESTORED: 2, REJECTED: 2, IGNORED: 1}
+    assert len(list((tmp_path / "dry" / "_spair" / "panels").iterdir())) == 1
+
+    os.utime(source / "cam1" / "a.png", (0, 0))
+    (source / "cam1" / "b.png").unlink()
+    pruning = replace(config, prune=True)
+    assert [item.key for item in restore.orphans(pruning, Manifest(config.destination))] == ["cam1/b.png"]
+    again = restore.restore(pruning)
+    assert (again.already, again.counts, again.pruned) == (3, {IGNORED: 1}, 1)
+    assert not (tmp_path / "dry" / "cam1" / "b.png").exists()
+    assert [item.key for item in Manifest(config.destination)] == [
+        "broken.jpg", "cam1/a.png", "empty.png", "notes.txt"
+    ]  # fmt: skip
+    monkeypatch.setattr(restore, "Stream", None)
+    assert restore.restore(config).already == 3
+
+
+def _made(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def test_what_would_be_done_is_told(photos, tmp_path, tiny_weights):
+    (tmp_path / "model").write_bytes(tiny_weights)
+    for name in ("a.png", "b.mp4", "c.txt"):
+        _made(tmp_path / "raw" / name).write_bytes(b"12345")
+    config = RestoreConfig(str(tmp_path / "raw"), str(tmp_path / "dry"), model=str(tmp_path / "model"))
+    seen = restore.forecast(config)
+    assert (seen.items, seen.bytes, seen.ignored) == ({"picture": 1, "clip": 1}, 10, 1)
+    assert not (tmp_path / "dry").exists()
+    decided = restore._decided(config)
+    book = Manifest(config.destination)
+    mark = next(storage.list_objects(config.source)).identity
+    digest = weights.digest(tiny_weights)
+    settled = {"source_identity": mark, "model_digest": digest, "options": decided.options}
+    book.add(Verdict("a.png", "picture", RESTORED, model_seconds=7200, **settled))
+    book.commit()
+    seen = restore.forecast(config)
+    assert (seen.items, seen.settled, seen.bytes) == ({"clip": 1}, 1, 5)
+    assert "2.00 hours of one model" in str(seen)
 
 
 def test_float32_settles_what_was_restored_before_there_was_a_choice():

@@ -7,7 +7,7 @@ import time
 import pytest
 import ray
 
-from pipelines.services.quarantine import DEATHS, Quarantine, QuarantinedError
+from pipelines.services.quarantine import DEATHS, GivenUpError, Quarantine, QuarantinedError
 
 
 @pytest.mark.cluster
@@ -34,6 +34,31 @@ def test_deadly_work_is_left_alone_after_two_deaths(cluster, tmp_path):
         ray.get(deadly.remote())
     assert len(list(tmp_path.iterdir())) == DEATHS
     with quarantine.hold("something else"):
+        pass
+
+
+@pytest.mark.cluster
+def test_what_takes_too_long_is_ended_once(cluster, tmp_path):
+    quarantine = Quarantine(seconds=0.5)
+
+    @ray.remote(max_retries=-1, num_cpus=0.5)
+    def endless():
+        with quarantine.hold("endless"):
+            (tmp_path / str(os.getpid())).touch()
+            time.sleep(60)
+
+    with pytest.raises(QuarantinedError, match=r"longer than 0\.5 s"):
+        ray.get(endless.remote())
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.cluster
+def test_a_stream_that_is_to_stop_begins_nothing(cluster):
+    stopped, other = Quarantine(), Quarantine()
+    stopped.give_up()
+    with pytest.raises(GivenUpError), stopped.hold("a"):
+        pytest.fail("was begun")
+    with stopped.hold("b", to_the_end=True), other.hold("a"):
         pass
 
 

@@ -1,0 +1,74 @@
+import json
+import threading
+import time
+
+import pytest
+
+from pipelines.restoration.lease import HeldError, Lease, Pace
+from pipelines.services import storage
+
+PACE = Pace(beat=0.1, dead=1.0, pause=0.1)
+
+
+def nothing(line):
+    raise AssertionError(line)
+
+
+def test_one_job_at_a_time(s3):
+    told = []
+    with Lease(s3, PACE).held(0, nothing):
+        refused = pytest.raises(HeldError, match=r"process \d+ on .* has this destination since")
+        with refused, Lease(s3, PACE).held(0, told.append):
+            pass
+        assert len(list(storage.list_objects(f"{s3}/_spair/lease"))) == 1
+    with Lease(s3, PACE).held(0, nothing) as lease:
+        lease.check()
+    with Lease(f"{s3}/other", PACE).held(0, nothing), Lease(f"{s3}/one", PACE).held(0, nothing):
+        pass
+
+
+def test_jobs_that_begin_at_once_take_turns(tmp_path):
+    inside, most, failed = [0], [0], []
+
+    def job():
+        try:
+            with Lease(str(tmp_path), PACE).held(60, lambda line: None):
+                inside[0] += 1
+                most[0] = max(most[0], inside[0])
+                time.sleep(0.15)
+                inside[0] -= 1
+        except BaseException as error:  # noqa: BLE001
+            failed.append(error)
+
+    jobs = [threading.Thread(target=job) for _ in range(5)]
+    for one in jobs:
+        one.start()
+    for one in jobs:
+        one.join()
+    assert (most, failed) == ([1], [])
+
+
+def test_a_dead_jobs_lease_is_taken_over(tmp_path):
+    with Lease(str(tmp_path), PACE).held(0, nothing):
+        (ticket,) = (tmp_path / "_spair" / "lease").iterdir()
+        left = json.loads(ticket.read_text())
+    dead = tmp_path / "_spair" / "lease" / "0-dead.json"
+    dead.parent.mkdir(parents=True, exist_ok=True)
+    dead.write_text(json.dumps({**left, "name": "0-dead", "holder": "process 7 on node-3"}))
+    told = []
+    with Lease(str(tmp_path), PACE).held(30, told.append):
+        assert not dead.exists()
+    assert told[0].startswith("waiting for process 7 on node-3")
+    assert "process 7 on node-3 has given no sign" in told[1]
+
+
+def test_one_that_was_taken_for_dead_learns_it(tmp_path):
+    with Lease(str(tmp_path), PACE).held(0, nothing) as lease:
+        lease.check()
+        for ticket in (tmp_path / "_spair" / "lease").iterdir():
+            ticket.unlink()
+        deadline = time.monotonic() + 20
+        while lease.lost is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        with pytest.raises(HeldError, match="took this one for dead"):
+            lease.check()
