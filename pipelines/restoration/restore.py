@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import ray
 import torch
@@ -34,7 +34,7 @@ from spair_core.precision import Chosen, Precision, chosen
 
 FIRST_WINDOW_SECONDS = 3.0
 """For which the source is listed before work begins on what was found."""
-ROW = ("key", "uri", "kind", "panel", "known_digest")
+ROW = ("key", "uri", "size", "kind", "panel", "known_digest")
 """Of an item, what its work takes."""
 WINDOW = 50_000
 """Most items that are in hand at once."""
@@ -52,8 +52,8 @@ class RestoreConfig:
     """Where the restored ones go, under the same names."""
     model: str = "footage-light"
     """A file, a URI, models:/spair-rain@champion, or the name of shipped weights."""
-    actors: int = 1
-    """Processes that hold the model."""
+    actors: int | Literal["auto"] = "auto"
+    """Processes that hold the model; auto is one a CPU of the cluster, or as many as its GPUs hold."""
     num_gpus: float = 0.0
     """GPUs of each of them (a fraction shares one); 0 computes on CPUs."""
     precision: Precision = "auto"
@@ -88,7 +88,9 @@ class RestoreConfig:
     def __post_init__(self) -> None:
         if self.tile < 2 * inference.OVERLAP:
             raise ValueError(f"tile must be at least {2 * inference.OVERLAP} pixels, not {self.tile}")
-        if (self.quality is not None and not 1 <= self.quality <= 100) or self.actors < 1:
+        if (self.quality is not None and not 1 <= self.quality <= 100) or (
+            self.actors != "auto" and self.actors < 1
+        ):
             raise ValueError("quality is a number from 1 to 100, actors at least 1")
         if self.wait_minutes < 0 or self.piece_minutes <= 0:
             raise ValueError("wait_minutes is a time, piece_minutes one above 0")
@@ -296,6 +298,7 @@ def _items(window: list[Planned], config: RestoreConfig) -> list[dict[str, Any]]
         {
             "key": one.item.key,
             "uri": one.item.uri,
+            "size": one.item.size,
             "identity": one.item.identity,
             "kind": one.kind,
             "panel": one.item.key in shown,

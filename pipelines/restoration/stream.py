@@ -20,8 +20,9 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import pyarrow as pa
 import ray
 import ray.data
 
@@ -56,7 +57,7 @@ class Work:
     tile: int
     min_degraded: float
     encoding: Encoding
-    actors: int
+    actors: int | Literal["auto"]
     num_gpus: float
     piece_seconds: float
 
@@ -117,16 +118,20 @@ class Stream:
 
 
 def _results(work: Work, items: Sequence[dict[str, Any]], quarantine: Quarantine) -> ray.data.Dataset:
-    actor_cpus, task_cpus = cluster.cpu_shares(work.actors, gpus=work.num_gpus)
-    stream = ray.data.from_items(list(items), override_num_blocks=min(len(items), cluster.BLOCKS))
+    actors = cluster.actors(work.actors, gpus=work.num_gpus)
+    actor_cpus, task_cpus = cluster.cpu_shares(actors, gpus=work.num_gpus)
+    tasks = cluster.tasks_of([item["size"] for item in items])
+    stream = ray.data.from_arrow([pa.Table.from_pylist(list(items[some])) for some in tasks])
     stream.context.target_max_block_size = cluster.BLOCK_BYTES
     reach, slim = Reach() if work.references else None, replace(work, model=b"")
     return (
         stream.flat_map(_decode, fn_kwargs={"reach": reach, "quarantine": quarantine}, num_cpus=task_cpus)
-        .map(
+        .map_batches(
             _Restorer,
+            batch_size=None,
+            batch_format="pyarrow",
             fn_constructor_kwargs={"work": work, "quarantine": quarantine},
-            compute=ray.data.ActorPoolStrategy(size=work.actors),
+            compute=ray.data.ActorPoolStrategy(size=actors),
             num_cpus=actor_cpus,
             num_gpus=work.num_gpus or None,
         )
@@ -188,7 +193,12 @@ class _Restorer:
         self.model = lowered(models.load_here(work.model), type_of(work.precision))
         self.work, self.quarantine = work, quarantine
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+    def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
+        for row in table.to_pylist():
+            yield pa.Table.from_pylist([self.restored(row)])
+
+    def restored(self, row: dict[str, Any]) -> dict[str, Any]:
+        """A decoded row, restored."""
         row = {**row, "model_seconds": 0.0, "degraded_share": 0.0, "panel_png": b""}
         if row["error"]:
             return row

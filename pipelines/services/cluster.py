@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
+from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import ray
 import ray.data
@@ -12,6 +15,8 @@ BLOCK_BYTES = 48 << 20
 """Rows of pictures travel in blocks of about this size: one run of frames."""
 BLOCKS = 512
 """Most blocks that a list of items is cut into; more only cost scheduling."""
+TASK_ITEMS, TASK_BYTES = 16, 4 << 20
+"""A task is given at most so many items, or so many bytes of them: small ones would only cost scheduling."""
 
 
 def connect(num_cpus: int | None = None, *, worker_output: bool = False) -> None:
@@ -58,3 +63,29 @@ def cpu_shares(actors: int, *, gpus: float) -> tuple[float, float]:
     total = ray.cluster_resources().get("CPU", 1.0)
     actor = min(1.0, total / (2 * actors))
     return actor, min(0.9, 0.3 * (total - actor * actors))
+
+
+def actors(wanted: int | Literal["auto"], *, gpus: float) -> int:
+    """How many actors: one a CPU of the cluster, or as many as its GPUs hold. Raises ValueError where there
+    is no GPU."""
+    if wanted != "auto":
+        return wanted
+    total = ray.cluster_resources()
+    if not gpus:
+        return max(1, int(total.get("CPU", 1)))
+    if total.get("GPU", 0) < gpus:
+        raise ValueError(f"the cluster has {total.get('GPU', 0):g} GPUs; --num-gpus 0 computes on its CPUs")
+    return max(1, int(total["GPU"] / gpus))
+
+
+def tasks_of(sizes: Sequence[int]) -> Iterator[slice]:
+    """Items of so many bytes in runs, each for one task; where there are few, every CPU gets some."""
+    share = math.ceil(len(sizes) / (4 * ray.cluster_resources().get("CPU", 1)))
+    most, start, held = max(1, min(TASK_ITEMS, share)), 0, 0
+    for place, size in enumerate(sizes):
+        if place > start and (place - start >= most or held + size > TASK_BYTES):
+            yield slice(start, place)
+            start, held = place, 0
+        held += size
+    if start < len(sizes):
+        yield slice(start, len(sizes))

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import threading
 import uuid
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -29,28 +30,52 @@ class GivenUpError(RuntimeError):
     """A piece of work was not begun: the run that it belongs to is to stop."""
 
 
+Left = dict[str, tuple[int, bool]]
+"""Work of one owner that was taken up and not laid down: how often, and whether it took too long."""
+
+
 class _Register:
     """What is in hand; what was taken up and never laid down is so at the cost of a process."""
 
     def __init__(self) -> None:
-        self.taken: Counter[str] = Counter()
-        self.slow: set[str] = set()
+        self.taken: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self.slow: set[tuple[str, str]] = set()
         self.stopped: set[str] = set()
 
-    def take_up(self, work: str, stream: str) -> tuple[int, bool, bool]:
-        """How often it was taken up before and not laid down, whether it took too long then, and whether its
-        stream is to stop."""
-        self.taken[work] += 1
-        return self.taken[work] - 1, work in self.slow, stream in self.stopped
+    def left(self, owner: str, stream: str) -> tuple[Left, bool]:
+        """What an earlier process of this owner had in hand, and whether its stream is to stop."""
+        known: Mapping[str, int] = self.taken.get(owner, {})
+        return {work: (n, (owner, work) in self.slow) for work, n in known.items()}, stream in self.stopped
 
-    def lay_down(self, work: str) -> None:
-        del self.taken[work]
+    def take_up(self, owner: str, work: str, stream: str) -> bool:
+        """Whether the stream is to stop."""
+        self.taken[owner][work] += 1
+        return stream in self.stopped
 
-    def too_slow(self, work: str) -> None:
-        self.slow.add(work)
+    def lay_down(self, owner: str, work: str) -> None:
+        del self.taken[owner][work]
+        if not self.taken[owner]:
+            del self.taken[owner]
+
+    def too_slow(self, owner: str, work: str) -> None:
+        self.slow.add((owner, work))
 
     def stop(self, stream: str) -> None:
         self.stopped.add(stream)
+
+
+@dataclass
+class _Owner:
+    """The actor or task that this process is, as far as one stream goes."""
+
+    id: str
+    left: Left
+    stopped: bool
+    answer: Any = None
+
+
+_owners: dict[str, _Owner] = {}
+"""By stream: a process asks once what earlier ones had in hand, and waits for no answer after that."""
 
 
 @lru_cache(maxsize=1)
@@ -77,12 +102,12 @@ class Quarantine:
         """Around doing a piece of work. Before it is done, raises QuarantinedError where it was deadly or
         took too long, and GivenUpError where its stream is to stop (but for what is wanted `to_the_end`).
 
+        It is taken down as in hand without waiting: what kills within a millisecond may be tried more often.
         `work` names it within its actor or else its task: these keep their ids when Ray starts them anew
         (a task of an actor does not), and others may have work of the same name in hand.
         """
-        context = ray.get_runtime_context()
-        work = f"{context.get_actor_id() or context.get_task_id()} {work}"
-        deaths, slow, stopped = ray.get(self._register.take_up.remote(work, self._stream))
+        owner = self._owner()
+        deaths, slow = owner.left.get(work, (0, False))
         if slow:
             raise QuarantinedError(f"it takes longer than {self.seconds:g} s")
         if deaths >= DEATHS:
@@ -90,20 +115,32 @@ class Quarantine:
                 f"its process died {DEATHS} times while this was in hand: it crashes, or needs more memory "
                 "than there is"
             )
+        if owner.stopped and not to_the_end:
+            raise GivenUpError("the run was to stop before it was begun")
+        owner.answer = self._register.take_up.remote(owner.id, work, self._stream)
         try:
-            if stopped and not to_the_end:
-                raise GivenUpError("the run was to stop before it was begun")
-            with self._watched(work):
+            with self._watched(owner.id, work):
                 yield
         finally:
-            self._register.lay_down.remote(work)
+            self._register.lay_down.remote(owner.id, work)
+
+    def _owner(self) -> _Owner:
+        context = ray.get_runtime_context()
+        id = context.get_actor_id() or context.get_task_id()
+        known = _owners.get(self._stream)
+        if known is None or known.id != id:
+            known = _Owner(id, *ray.get(self._register.left.remote(id, self._stream)))
+            _owners[self._stream] = known
+        elif known.answer is not None:
+            known.stopped = ray.get(known.answer)  # it was asked for with the work before
+        return known
 
     @contextmanager
-    def _watched(self, work: str) -> Iterator[None]:
+    def _watched(self, owner: str, work: str) -> Iterator[None]:
         if self.seconds is None:
             yield
             return
-        watch = threading.Timer(self.seconds, self._end_process, [work])
+        watch = threading.Timer(self.seconds, self._end_process, [owner, work])
         watch.daemon = True
         watch.start()
         try:
@@ -111,7 +148,7 @@ class Quarantine:
         finally:
             watch.cancel()
 
-    def _end_process(self, work: str) -> None:
+    def _end_process(self, owner: str, work: str) -> None:
         """What hangs in a decoder cannot be interrupted otherwise."""
-        ray.get(self._register.too_slow.remote(work))
+        ray.get(self._register.too_slow.remote(owner, work))
         os._exit(1)

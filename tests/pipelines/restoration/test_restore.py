@@ -123,7 +123,7 @@ def test_a_clip_gives_the_same_frames_in_runs_as_whole(tiny_config, photos, tmp_
     quarantine = Quarantine()
     rows = list(stream._decode(item, Reach(), quarantine))
     actor = stream._Restorer(work(data, precision=kind), quarantine)
-    restored = np.concatenate([unpacked(actor(row)).window.pixels for row in rows])
+    restored = np.concatenate([unpacked(actor.restored(row)).window.pixels for row in rows])
 
     with av.open(str(clip)) as container:
         shown = [(f.to_ndarray(format="rgb24"), float(f.time)) for f in container.decode(video=0)]
@@ -163,9 +163,9 @@ def test_a_model_that_fails_costs_only_its_item(cluster, tiny_weights, photos):
         "verdict": RESTORED,
         **packed(Piece(Window.alone(photos[0][None, :40, :40]), None)),
     }
-    assert not actor(row)["error"]
+    assert not actor.restored(row)["error"]
     actor.model.forward = lambda *_, **__: (_ for _ in ()).throw(RuntimeError("out of memory"))
-    failed = actor(row)
+    failed = actor.restored(row)
     assert (failed["verdict"], failed["panel_png"]) == (FAILED, b"")
     assert "out of memory" in failed["error"]
 

@@ -28,6 +28,7 @@ def test_deadly_work_is_left_alone_after_two_deaths(cluster, tmp_path):
     def deadly():
         with quarantine.hold("deadly"):
             (tmp_path / str(os.getpid())).touch()
+            time.sleep(0.2)  # what is in hand is told without waiting
             os.kill(os.getpid(), signal.SIGKILL)
 
     with pytest.raises(QuarantinedError, match="died 2 times"):
