@@ -32,6 +32,12 @@ ROOMS: dict[str, set[str]] = {
     "pipelines.restoration": {"pipelines.services", "pipelines.media"},
     "pipelines.judging": {"pipelines.services", "pipelines.media", "pipelines.data"},
     "pipelines.reports": {"pipelines.services", "pipelines.data"},
+    "pipelines.benchmark": {
+        "pipelines.services",
+        "pipelines.media",
+        "pipelines.data",
+        "pipelines.restoration",
+    },
     "spair_core.images.formats": set(),
     "spair_core.images": {"spair_core.images.formats"},
     "spair_core.network": set(),

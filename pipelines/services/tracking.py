@@ -64,8 +64,8 @@ class TrackingError(RuntimeError):
 
 
 def now() -> str:
-    """The time as manifests and versions hold it: UTC, ISO 8601, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    """The time as manifests and versions hold it: UTC, ISO 8601, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def store_uri() -> str:

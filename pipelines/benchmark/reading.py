@@ -1,7 +1,5 @@
 """How fast crops come out of shards, and what Ray Train adds to a step, beside the usual ways.
 
-    python -m pipelines.benchmark --shards s3://shards/rain13k --files data/Rain13K/train [--json FILE]
-
 Crops a second and core: the stream that training reads, from Parquet shards wherever they are, against
 torch's DataLoader over the pairs' files on a local disk and against mosaicml-streaming over the same
 pairs in its own format on a local disk. All decode, cut and flip alike, each in a process that is held,
@@ -13,7 +11,6 @@ and inside a Ray Train worker. What cannot be measured is null, and the reason g
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import statistics
 import sys
@@ -24,12 +21,10 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from itertools import cycle, islice
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import tyro
 from numpy.typing import NDArray
 from ray.train import ScalingConfig
 from ray.train.torch import TorchTrainer
@@ -46,7 +41,7 @@ from spair_core.network import Spair
 
 
 @dataclass(frozen=True)
-class BenchmarkConfig:
+class ReadingConfig:
     """What is read, and how long."""
 
     shards: str
@@ -71,7 +66,7 @@ class BenchmarkConfig:
 Arrays = dict[str, NDArray[Any]]
 
 
-def shard_stream(config: BenchmarkConfig) -> Iterator[Batch]:
+def shard_stream(config: ReadingConfig) -> Iterator[Batch]:
     """What a training worker reads."""
     cluster.connect(config.cores)
     groups = list_row_groups([config.shards])
@@ -79,7 +74,7 @@ def shard_stream(config: BenchmarkConfig) -> Iterator[Batch]:
 
 
 class _Files(Dataset):
-    def __init__(self, config: BenchmarkConfig) -> None:
+    def __init__(self, config: ReadingConfig) -> None:
         self.pairs, self.crops = find([config.files]).pairs, config.crops
 
     def __len__(self) -> int:
@@ -90,12 +85,12 @@ class _Files(Dataset):
         return _cropped(storage.read_bytes(pair.input or ""), storage.read_bytes(pair.target), self.crops)
 
 
-def file_loader(config: BenchmarkConfig) -> Iterator[Batch]:
+def file_loader(config: ReadingConfig) -> Iterator[Batch]:
     """torch's DataLoader over the files."""
     return _loaded(_Files(config), config, shuffle=True)
 
 
-def mosaic_loader(config: BenchmarkConfig) -> Iterator[Batch]:
+def mosaic_loader(config: ReadingConfig) -> Iterator[Batch]:
     """mosaicml-streaming over the same pairs. Raises ImportError where it is not installed."""
     streaming: Any = importlib.import_module("streaming")
     folder = tempfile.mkdtemp(prefix="spair-mds-")
@@ -125,7 +120,7 @@ def _cropped(degraded: bytes, clean: bytes, crops: CropConfig) -> Arrays:
     return {name: getattr(crop, name) for name in ("degraded", "clean", "mask")}
 
 
-def _loaded(dataset: Any, config: BenchmarkConfig, *, shuffle: bool | None) -> Iterator[Batch]:
+def _loaded(dataset: Any, config: ReadingConfig, *, shuffle: bool | None) -> Iterator[Batch]:
     loader = DataLoader(
         dataset,
         batch_size=config.batch_size,
@@ -143,14 +138,14 @@ def _collated(rows: list[Arrays]) -> Batch:
     return to_batch({name: np.stack([row[name] for row in rows]) for name in rows[0]})
 
 
-LOADERS: dict[str, Callable[[BenchmarkConfig], Iterator[Batch]]] = {
+LOADERS: dict[str, Callable[[ReadingConfig], Iterator[Batch]]] = {
     "shards through Ray Data": shard_stream,
     "files through torch's DataLoader": file_loader,
     "mosaicml-streaming": mosaic_loader,
 }
 
 
-def crop_rate(name: str, config: BenchmarkConfig) -> float:
+def crop_rate(name: str, config: ReadingConfig) -> float:
     """Crops a second and core of one of LOADERS, in this process, which is held to `config.cores` cores."""
     torch.set_num_threads(1)
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: config.cores])
@@ -197,7 +192,7 @@ def _apart(name: str, task: Callable[..., float], *arguments: object) -> float |
             return None
 
 
-def measure(config: BenchmarkConfig) -> list[dict[str, Any]]:
+def measure(config: ReadingConfig) -> list[dict[str, Any]]:
     """A row each: what, its figure, its unit, and ours over it (rates) or it over ours (seconds)."""
     found: dict[str, list[float]] = {name: [] for name in LOADERS}
     for _ in range(config.rounds):
@@ -218,7 +213,7 @@ def measure(config: BenchmarkConfig) -> list[dict[str, Any]]:
     return rows + _step_rows(config)
 
 
-def _step_rows(config: BenchmarkConfig) -> list[dict[str, Any]]:
+def _step_rows(config: ReadingConfig) -> list[dict[str, Any]]:
     files = _Files(config)
     crops = [files[number] for number in islice(cycle(range(len(files))), config.batch_size)]
     batches = [_collated(crops)] * config.steps
@@ -234,21 +229,3 @@ def _step_rows(config: BenchmarkConfig) -> list[dict[str, Any]]:
         {"what": name, "figure": value, "unit": "s", "ratio": value / bare if value and bare else None}
         for name, value in medians.items()
     ]
-
-
-def main() -> None:
-    """Parse the flags, measure, and print a table."""
-    config = tyro.cli(BenchmarkConfig, description=__doc__, config=(tyro.conf.OmitArgPrefixes,))
-    rows = measure(config)
-    for row in rows:
-        figure, ratio = (
-            "not measured" if row[name] is None else f"{row[name]:.3f}" for name in ("figure", "ratio")
-        )
-        print(f"{row['what']:<36} {figure:>12} {row['unit']:<13} {ratio:>12}")
-    if config.json:
-        Path(config.json).write_text(json.dumps(rows, indent=1) + "\n")
-
-
-if __name__ == "__main__":
-    # Workers import this module by its name, under which `main` must run as well.
-    importlib.import_module("pipelines.benchmark").main()

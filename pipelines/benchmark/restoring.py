@@ -1,0 +1,131 @@
+"""How fast a folder is restored beside a loop that is written for the purpose.
+
+The loop is what one would write by hand: a process a core, each of which takes its share of the files,
+decodes, restores and encodes them one after another, with the same model and settings, and writes no
+verdicts. Both are held to the same cores, take turns, and start up apart: of the job, what is counted is what
+came after its first quarter. Rates are medians of the rounds, the ratio is the job's to the loop's.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipelines.media import Encoding, medium_in
+from pipelines.restoration.manifest import DONE, Manifest
+from pipelines.restoration.restore import RestoreConfig, restore
+from pipelines.services import models
+from spair_core import inference
+from spair_core.footage import Reach
+from spair_core.network import lowered
+from spair_core.precision import chosen, type_of
+
+
+@dataclass(frozen=True)
+class RestoringConfig:
+    """What is restored, and how often."""
+
+    source: str
+    """A local folder of pictures and clips."""
+    model: str = "footage-light"
+    """As for a restoration."""
+    cores: int = 2
+    """Cores that each may use; the loop has a process on each."""
+    rounds: int = 3
+    """Turns that each takes."""
+    json: str | None = None
+    """Write the rows here as well."""
+
+
+def loop_rate(config: RestoringConfig) -> float:
+    """Frames a second of the hand-written loop."""
+    files = sorted(path for path in Path(config.source).rglob("*") if path.is_file())
+    with (
+        tempfile.TemporaryDirectory() as out,
+        ProcessPoolExecutor(config.cores, mp_context=get_context("spawn")) as pool,
+    ):
+        shares = [files[core :: config.cores] for core in range(config.cores)]
+        done = list(pool.map(_loop, shares, [config.model] * config.cores, [out] * config.cores))
+    return sum(frames for frames, _ in done) / max(seconds for _, seconds in done)
+
+
+def _loop(files: Sequence[Path], name: str, out: str) -> tuple[int, float]:
+    torch.set_num_threads(1)
+    resolved = models.resolve(name)
+    model = lowered(models.load_here(resolved.data), type_of(chosen("auto", torch.device("cpu"))))
+    reach = Reach() if resolved.card.network.references else None
+    started, frames = time.perf_counter(), 0
+    for file in files:
+        frames += _restored(file, model, reach, Path(out) / file.name)
+    return frames, time.perf_counter() - started
+
+
+def _restored(file: Path, model: Any, reach: Reach | None, target: Path) -> int:
+    kind, parts, frames, found = medium_in(file), [], 0, False
+    for piece in kind.read(file, reach):
+        result = inference.restore_window(model, piece.window)
+        frames, found = frames + len(result.pixels), found or bool(result.mask.any())
+        if found or kind.join is not None:
+            parts.append(kind.write(piece.state, result.pixels, Encoding()))
+    if not found:
+        shutil.copy(file, target)
+    elif kind.join is not None:
+        kind.join(iter(parts), file, target)
+    else:
+        target.write_bytes(parts[0])
+    return frames
+
+
+def job_rate(config: RestoringConfig) -> tuple[float, float]:
+    """Frames a second of the job, and the seconds until its first item."""
+    with tempfile.TemporaryDirectory() as out:
+        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{out}/mlflow.db"
+        began = time.time()
+        restore(RestoreConfig(config.source, f"{out}/restored", model=config.model, panels=0))
+        ends = sorted(
+            (datetime.fromisoformat(verdict.finished_at).timestamp(), verdict.frames)
+            for verdict in Manifest(f"{out}/restored")
+            if verdict.verdict in DONE
+        )
+    quarter = len(ends) // 4
+    counted = ends[quarter + 1 :]
+    return sum(frames for _, frames in counted) / (ends[-1][0] - ends[quarter][0]), ends[0][0] - began
+
+
+def _apart(task: Any, config: RestoringConfig) -> Any:
+    """In a process of its own, held to the cores with all its children."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_held, task, config).result()
+
+
+def _held(task: Any, config: RestoringConfig) -> Any:
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: config.cores])
+    return task(config)
+
+
+def measure(config: RestoringConfig) -> list[dict[str, Any]]:
+    """The rows of both."""
+    loops, jobs, starts = [], [], []
+    for _ in range(config.rounds):
+        loops.append(_apart(loop_rate, config))
+        rate, start = _apart(job_rate, config)
+        jobs.append(rate)
+        starts.append(start)
+    loop, job = statistics.median(loops), statistics.median(jobs)
+    return [
+        {"what": f"a loop on {config.cores} cores", "figure": loop, "unit": "frames/s", "ratio": None},
+        {"what": "a restoration", "figure": job, "unit": "frames/s", "ratio": job / loop},
+        {"what": "its start-up", "figure": statistics.median(starts), "unit": "s", "ratio": None},
+    ]
