@@ -1,33 +1,59 @@
-"""How every job starts: a configuration becomes flags, and an error becomes one clear line."""
+"""How every job starts and ends: a configuration becomes flags, an error one clear line and an exit code."""
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
 from typing import TypeVar
 
 import tyro
 
+from pipelines.services import faults
+
 Config = TypeVar("Config")
+
+FAILED, USAGE, NOTHING_TO_DO, TOO_MANY_BAD, HELD, TRY_AGAIN = 1, 2, 3, 4, 5, 75
+"""Exit codes. The last is sysexits' EX_TEMPFAIL; after a signal they are 128 and its number."""
+
+CODES: tuple[tuple[type[Exception], int], ...] = (
+    (faults.UnavailableError, TRY_AGAIN),
+    (faults.NothingThereError, NOTHING_TO_DO),
+    (faults.HeldError, HELD),
+    (ValueError, USAGE),
+    (RuntimeError, FAILED),
+    (OSError, FAILED),
+    (MemoryError, FAILED),
+    (FloatingPointError, FAILED),
+)
+"""The code of an error, by the first kind that fits. Any other is a fault of the program's own."""
+
+EXITS = """Exits with 0: done, 1: failed, 2: wrong flags, 3: nothing to do, 4: too many items rejected or \
+failed, 5: another job holds the destination, 75: a service does not answer, try again later, \
+130 or 143: interrupted."""
 
 
 def run(job: Callable[[Config], object], config: type[Config] | Config, description: str) -> None:
     """Parse the flags of `config` (a dataclass, or an instance whose values are the defaults), run `job`.
 
-    Exits with the number that `job` returns (0 where it returns something else), and with 2 after an
-    error that the caller can mend.
+    Exits with the number that `job` returns (0 where it returns something else); after an error that its
+    caller can mend, or a signal, with a line that says so and the code of EXITS.
     """
-    options = (tyro.conf.OmitArgPrefixes,)
-    try:
-        if isinstance(config, type):
-            parsed = tyro.cli(config, description=description, config=options)
-        else:
-            parsed = tyro.cli(type(config), default=config, description=description, config=options)
-        outcome = job(parsed)
-        sys.exit(outcome if isinstance(outcome, int) else 0)
-    except (ValueError, RuntimeError, ConnectionError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted; start the job again to go on", file=sys.stderr)
-        sys.exit(130)
+    with faults.stopping() as received:
+        try:
+            outcome = job(_parsed(config, description))
+        except tuple(kind for kind, _ in CODES) as error:
+            print(f"error: {error or type(error).__name__}", file=sys.stderr)
+            sys.exit(next(code for kind, code in CODES if isinstance(error, kind)))
+        except KeyboardInterrupt:
+            number = received[0] if received else signal.SIGINT
+            print(f"stopped by {signal.Signals(number).name}; start the job again to go on", file=sys.stderr)
+            sys.exit(128 + number)
+    sys.exit(outcome if isinstance(outcome, int) else 0)
+
+
+def _parsed(config: type[Config] | Config, description: str) -> Config:
+    options, told = (tyro.conf.OmitArgPrefixes,), f"{description.rstrip()}\n\n{EXITS}"
+    if isinstance(config, type):
+        return tyro.cli(config, description=told, config=options)
+    return tyro.cli(type(config), default=config, description=told, config=options)

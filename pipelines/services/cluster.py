@@ -5,11 +5,16 @@ from __future__ import annotations
 import logging
 import math
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
+import grpc
 import ray
 import ray.data
+
+from pipelines.services import faults
+from pipelines.services.faults import UnavailableError
 
 BLOCK_BYTES = 48 << 20
 """Rows of pictures travel in blocks of about this size: one run of frames."""
@@ -17,6 +22,8 @@ BLOCKS = 512
 """Most blocks that a list of items is cut into; more only cost scheduling."""
 TASK_ITEMS, TASK_BYTES = 16, 4 << 20
 """A task is given at most so many items, or so many bytes of them: small ones would only cost scheduling."""
+PATIENCE = 8.0
+"""Seconds that the head of a cluster may take to answer."""
 
 
 def connect(num_cpus: int | None = None, *, worker_output: bool = False) -> None:
@@ -24,25 +31,71 @@ def connect(num_cpus: int | None = None, *, worker_output: bool = False) -> None
 
     An embedded cluster has `num_cpus` CPUs (default: the machine's) and no dashboard. `worker_output`
     prints here what the workers print.
-    Raises ConnectionError where RAY_ADDRESS names a cluster that does not answer.
+    Raises UnavailableError where RAY_ADDRESS names a cluster that does not answer.
     """
     if ray.is_initialized():
         return
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(logging_level=logging.ERROR, log_to_driver=worker_output)
-    else:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-        ray.init(
-            address="local",
-            num_cpus=num_cpus,
-            include_dashboard=False,
-            _node_ip_address="127.0.0.1",
-            logging_level=logging.ERROR,
-            log_to_driver=worker_output,
-        )
+    with faults.own_sigterm():
+        if address := os.environ.get("RAY_ADDRESS"):
+            _attach(address, worker_output)
+        else:
+            _embed(num_cpus, worker_output)
     quieten()
+
+
+def _attach(address: str, worker_output: bool) -> None:
+    check_answers(address)
+    try:
+        ray.init(logging_level=logging.ERROR, log_to_driver=worker_output)
+    except (ConnectionError, ValueError) as error:
+        raise UnavailableError(_no_cluster(address, str(error))) from error
+
+
+def _embed(num_cpus: int | None, worker_output: bool) -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    ray.init(
+        address="local",
+        num_cpus=num_cpus,
+        include_dashboard=False,
+        _node_ip_address="127.0.0.1",
+        logging_level=logging.ERROR,
+        log_to_driver=worker_output,
+    )
+
+
+def check_answers(address: str | None = None) -> None:
+    """Ask the head at an address, by default RAY_ADDRESS where that is set: `ray.init` would for minutes.
+
+    Raises UnavailableError.
+    """
+    address = address or os.environ.get("RAY_ADDRESS", "")
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if not colon or not port.isdecimal():
+        return  # auto, or local
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE / 2).close()
+    except OSError as error:
+        raise UnavailableError(_no_cluster(address, str(error))) from error
+    if os.environ.get("RAY_USE_TLS", "0") in ("", "0"):
+        _shake_hands(address, f"{host}:{port}")
+
+
+def _shake_hands(address: str, target: str) -> None:
+    """Heads and Ray Client's servers speak gRPC; what else listens there would be waited for."""
+    with grpc.insecure_channel(target, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=PATIENCE)
+        except grpc.FutureTimeoutError as error:
+            raise UnavailableError(_no_cluster(address, "what listens there is no Ray head")) from error
+
+
+def _no_cluster(address: str, reason: str) -> str:
+    return (
+        f"Ray at {address}: no head answers ({reason}); check RAY_ADDRESS (HOST:6379 of a cluster that "
+        "runs), or unset it to work on this machine alone"
+    )
 
 
 def quieten() -> None:

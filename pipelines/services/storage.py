@@ -2,45 +2,93 @@
 
 A location is a path or a URI (`/data/x`, `file:///data/x`, `s3://bucket/x`, `gs://...`). Credentials
 and endpoints come from the environment, as each store's own tools read them (`AWS_ENDPOINT_URL`, ...).
+
+A store that does not answer at all is an error in seconds, found out when a process first asks it. Once it
+has answered, work goes on there, and requests are patient: they are tried again with growing pauses.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import posixpath
 import re
+import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 from urllib.parse import unquote, urlsplit
 
+import aiohttp
 import botocore.exceptions
 import fsspec
 import pyarrow.fs
 from fsspec.implementations.local import LocalFileSystem
 
-S3_OPTIONS = {
-    # Bounded in time, so that a wrong endpoint is an error in seconds and a throttled one is retried.
-    "config_kwargs": {
-        "connect_timeout": 5,
-        "read_timeout": 60,
-        "retries": {"max_attempts": 8, "mode": "standard"},
-        "request_checksum_calculation": "when_required",
-        "response_checksum_validation": "when_required",
-    },
-    "use_listings_cache": False,
+from pipelines.services.faults import NothingThereError, UnavailableError
+
+S3_SCHEMES = ("s3", "s3a")
+CHECKSUMS = {
+    "request_checksum_calculation": "when_required",
+    "response_checksum_validation": "when_required",
 }
-S3_PROTOCOLS = (("s3", "s3a"), "s3", "s3a")
+PATIENT = {"connect_timeout": 5, "read_timeout": 20, "retries": {"total_max_attempts": 3, "mode": "standard"}}
+"""Of a request once the store has answered: time-outs in seconds, and tries with growing pauses between."""
+IMPATIENT = {
+    "connect_timeout": 3,
+    "read_timeout": 5,
+    "retries": {"total_max_attempts": 2, "mode": "standard"},
+}
+"""Of a process's first request to a bucket."""
+ROUNDS = 2
+"""How often s3fs does what botocore has tried in vain, and reads on where a body was cut."""
+PAUSES = (1.0, 5.0, 15.0)
+"""Seconds before what neither could do is begun anew."""
+PATIENCE = 120.0
+"""Seconds after which nothing is begun anew."""
 CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_ENDPOINT_URL for a store of your own)"
+PERMISSIONS = "s3:ListBucket, s3:GetObject and, where something is written, s3:PutObject and s3:DeleteObject"
+UNREACHABLE = (
+    *(botocore.exceptions.HTTPClientError, botocore.exceptions.ConnectionError),
+    *(aiohttp.ClientError, TimeoutError, ConnectionError),
+)
+"""What s3fs and what is below it raise where a store does not answer, or not to the end."""
+REMEDIES = {
+    errno.ENOSPC: "no space left at {place}: free some, or name another place",
+    errno.EDQUOT: "the quota at {place} is used up: free some of it, or name another place",
+    errno.EFBIG: "a file would be too large at {place}: look at `ulimit -f`, or name another place",
+    errno.EROFS: "{place} is on a read-only file system: mount it for writing, or name another place",
+    errno.EACCES: "{user} may not do this at {place}: change its owner or mode, or name another place",
+    errno.EPERM: "{user} may not do this at {place}: change its owner or mode, or name another place",
+    errno.EEXIST: "{place} is a file where a folder is needed: name another place",
+    errno.ENOTDIR: "{place} is below a file, where a folder is needed: name another place",
+}
+"""For errors of local file systems."""
+LOCAL_ONLY = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""Of these, the ones that no S3 client raises."""
+FOLDER = "_spair"
+"""Below a destination: what is kept there beside the output."""
+
+Result = TypeVar("Result")
 
 
 class StorageError(RuntimeError):
     """A location cannot be used; the message names it and what to do."""
+
+
+class StoreUnavailableError(StorageError, UnavailableError):
+    """A store does not answer."""
+
+
+class NothingStoredError(StorageError, NothingThereError):
+    """Nothing lies at a location or below it."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +116,10 @@ def name_of(uri: str) -> str:
 
 
 def resolve(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """The file system of a location and its path there. Raises StorageError for an unknown scheme."""
+    """The file system of a location and its path there.
+
+    Raises StorageError for an unknown scheme, StoreUnavailableError for a store that does not answer.
+    """
     scheme, _, rest = uri.partition("://")
     if re.match(r"[a-z][a-z0-9+]+:/?(?!/)", uri) and "://" not in uri:
         raise StorageError(f"{uri}: a URI has two slashes after its scheme: {uri.partition(':')[0]}://...")
@@ -79,7 +130,10 @@ def resolve(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     if not rest.strip("/"):
         raise StorageError(f"{uri}: names no bucket; write {scheme}://BUCKET/PREFIX")
     try:
-        return _filesystem(scheme), rest.rstrip("/") if scheme != "memory" else "/" + rest.strip("/")
+        filesystem = _filesystem(scheme)
+        if scheme in S3_SCHEMES:
+            _ask(scheme, rest.partition("/")[0])
+        return filesystem, rest.rstrip("/") if scheme != "memory" else "/" + rest.strip("/")
     except ValueError as error:
         raise StorageError(
             f"{uri}: the scheme {scheme}:// is unknown; use a path, file:// or s3://"
@@ -90,22 +144,46 @@ def resolve(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
 
 @lru_cache(maxsize=8)
 def _filesystem(scheme: str) -> fsspec.AbstractFileSystem:
-    return fsspec.filesystem(scheme, **(S3_OPTIONS if scheme in ("s3", "s3a") else {}))
+    if scheme not in S3_SCHEMES:
+        return fsspec.filesystem(scheme)
+    filesystem = fsspec.filesystem(scheme, config_kwargs={**CHECKSUMS, **PATIENT}, use_listings_cache=False)
+    filesystem.retries = ROUNDS
+    return filesystem
+
+
+@lru_cache(maxsize=64)
+def _ask(scheme: str, bucket: str) -> None:
+    """Raises StorageError where no such bucket is there or nobody answers; any other answer will do."""
+    filesystem = fsspec.filesystem(
+        scheme, config_kwargs={**CHECKSUMS, **IMPATIENT}, use_listings_cache=False, skip_instance_cache=True
+    )
+    filesystem.retries = 1
+    with explained(f"{scheme}://{bucket}"):
+        try:
+            filesystem.call_s3("head_bucket", Bucket=bucket)
+        except FileNotFoundError as error:
+            raise StorageError(
+                f"{scheme}://{bucket}: there is no such bucket at {filesystem.s3.meta.endpoint_url}; "
+                "make it, or check its name and AWS_ENDPOINT_URL"
+            ) from error
+        except OSError as error:
+            if isinstance(error, UNREACHABLE) or _overloaded(error):
+                raise
 
 
 def list_objects(uri: str) -> Iterator[StoredObject]:
     """Every object below a prefix in the order of their keys' UTF-8 bytes, as it is listed.
 
-    Of an S3 bucket a page is in memory, elsewhere a folder. Raises StorageError where there is no such
-    prefix.
+    Of an S3 bucket a page is in memory, elsewhere a folder. Raises NothingStoredError where there is no such
+    prefix, StorageError.
     """
     filesystem, root = resolve(uri)
     with explained(uri):
         if filesystem.isfile(root):
             raise StorageError(f"{uri}: is a file; name the folder or prefix that holds it")
         if not filesystem.isdir(root):
-            raise StorageError(f"{uri}: nothing is there; check the bucket and the prefix")
-        if filesystem.protocol in S3_PROTOCOLS:
+            raise NothingStoredError(f"{uri}: nothing is there; check the bucket and the prefix")
+        if uri.partition("://")[0] in S3_SCHEMES:
             yield from _pages(filesystem, root, uri)
         else:
             yield from _below(filesystem, root, uri, "")
@@ -166,57 +244,94 @@ def _identity(entry: dict[str, Any]) -> str:
     return f"{entry['size']}-{changed}"
 
 
+def check_source(uri: str) -> None:
+    """Raises NothingStoredError where no object is below a location, StorageError where none can be seen."""
+    if next(list_objects(uri), None) is None:
+        raise NothingStoredError(f"{uri}: is empty; check the name, or come back when something is there")
+
+
+def check_writable(uri: str) -> None:
+    """Write an object below a location, and remove it. Raises StorageError with the remedy."""
+    probe = join(uri, FOLDER, f"writable-{uuid.uuid4().hex}")
+    write_bytes(probe, b"?")
+    delete(probe)
+    filesystem, path = resolve(probe)
+    if isinstance(filesystem, LocalFileSystem):
+        with suppress(OSError):  # others have something there
+            Path(path).parent.rmdir()
+
+
 def read_bytes(uri: str) -> bytes:
-    """The content of one object. Raises StorageError."""
+    """The content of one object, whole. Raises StorageError."""
     filesystem, path = resolve(uri)
-    with explained(uri):
-        return cast(bytes, filesystem.cat_file(path))
+    return cast(bytes, _persistently(uri, lambda: filesystem.cat_file(path)))
 
 
 def write_bytes(uri: str, data: bytes) -> None:
-    """Write one object whole or not at all: one PUT, or a temporary file that is renamed."""
+    """Write one object whole or not at all: one PUT, or a temporary file that is renamed.
+
+    Raises StorageError.
+    """
     filesystem, path = resolve(uri)
-    with explained(uri):
-        if isinstance(filesystem, LocalFileSystem):
-            _replace_file(Path(path), data)
-        else:
-            filesystem.pipe_file(path, data)
+    if isinstance(filesystem, LocalFileSystem):
+        with explained(uri), _replacing(Path(path)) as temporary:
+            temporary.write_bytes(data)
+    else:
+        _persistently(uri, lambda: filesystem.pipe_file(path, data))
 
 
-def _replace_file(path: Path, data: bytes) -> None:
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A file to write, beside `path` and put in its place at the end; gone where the block raises."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
+    os.close(handle)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        yield Path(name)
+        os.chmod(name, 0o644)
+        os.replace(name, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        Path(name).unlink(missing_ok=True)
         raise
 
 
 def upload(local: Path, uri: str) -> None:
-    """Copy a local file to a location, whole or not at all."""
+    """Copy a local file to a location, whole or not at all. Raises StorageError."""
     filesystem, path = resolve(uri)
-    with explained(uri):
-        if isinstance(filesystem, LocalFileSystem):
-            _replace_file(Path(path), local.read_bytes())
-        else:
-            filesystem.put_file(str(local), path)
+    if isinstance(filesystem, LocalFileSystem):
+        with explained(uri), _replacing(Path(path)) as temporary:
+            shutil.copyfile(local, temporary)
+    else:
+        _persistently(uri, lambda: filesystem.put_file(str(local), path))
 
 
-def download(uri: str, local: Path) -> None:
-    """Copy an object to a local file. Raises StorageError."""
+def download(uri: str, local: Path, size: int | None = None) -> None:
+    """Copy an object to a local file, whole or not at all; of `size` bytes where that is known of it.
+
+    Raises StorageError, which names the local folder where that is full.
+    """
     filesystem, path = resolve(uri)
-    with explained(uri):
-        filesystem.get_file(path, str(local))
+
+    def fetched() -> int:
+        with _told_of(local.parent), _replacing(local) as temporary:
+            filesystem.get_file(path, str(temporary))
+            return temporary.stat().st_size
+
+    got = _persistently(uri, fetched)
+    if size is not None and got != size:
+        local.unlink()
+        raise StorageError(
+            f"{uri}: {got} bytes came, {size} were listed: it was changed meanwhile; try again"
+        )
 
 
-def fetch(uri: str, folder: str) -> Path:
-    """Copy an object into a local folder, under a name of its own with its ending. Raises StorageError."""
+def fetch(uri: str, folder: str, size: int | None = None) -> Path:
+    """Copy an object into a local folder, under a name of its own with its ending.
+
+    Raises StorageError, also where it does not have the `size` that it was listed with.
+    """
     local = Path(tempfile.mkdtemp(dir=folder)) / f"source{posixpath.splitext(uri)[1]}"
-    download(uri, local)
+    download(uri, local, size)
     return local
 
 
@@ -224,8 +339,7 @@ def copy(source: str, target: str) -> None:
     """Copy an object, by the store itself where both are in one. Raises StorageError."""
     (one, here), (other, there) = resolve(source), resolve(target)
     if one is other and not isinstance(one, LocalFileSystem):
-        with explained(source):
-            one.cp_file(here, there)
+        _persistently(source, lambda: one.cp_file(here, there))
         return
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder) / "copy"
@@ -236,16 +350,32 @@ def copy(source: str, target: str) -> None:
 def exists(uri: str) -> bool:
     """Whether an object or prefix is there. Raises StorageError where that cannot be known."""
     filesystem, path = resolve(uri)
-    with explained(uri):
-        return bool(filesystem.exists(path))
+    return bool(_persistently(uri, lambda: filesystem.exists(path)))
 
 
 def delete(uri: str) -> None:
-    """Remove an object, or all below a prefix; nothing there is no error."""
+    """Remove an object, or all below a prefix; nothing there is no error. Raises StorageError."""
     filesystem, path = resolve(uri)
-    with explained(uri):
+
+    def removed() -> None:
         if filesystem.exists(path):
             filesystem.rm(path, recursive=True)
+
+    _persistently(uri, removed)
+
+
+def _persistently(uri: str, attempt: Callable[[], Result]) -> Result:
+    """What it gives; begun anew after a pause where the store broke off. Raises StorageError."""
+    started, pauses = time.monotonic(), iter(PAUSES)
+    while True:
+        try:
+            with explained(uri):
+                return attempt()
+        except StoreUnavailableError:
+            pause = next(pauses, None)
+            if pause is None or time.monotonic() - started > PATIENCE:
+                raise
+            time.sleep(pause)
 
 
 @contextmanager
@@ -276,15 +406,46 @@ def explained(uri: str) -> Iterator[None]:
         raise
     except FileNotFoundError as error:
         raise StorageError(f"{uri}: not found; check the bucket and the name") from error
-    except PermissionError as error:
-        raise StorageError(
-            f"{uri}: the store refused access ({error}); check the credentials: {CREDENTIALS}"
-        ) from error
     except (botocore.exceptions.NoCredentialsError, botocore.exceptions.PartialCredentialsError) as error:
         raise StorageError(f"{uri}: no credentials; {CREDENTIALS}") from error
-    except (botocore.exceptions.BotoCoreError, TimeoutError, ConnectionError) as error:
-        raise StorageError(
+    except UNREACHABLE as error:
+        raise StoreUnavailableError(
             f"{uri}: the store cannot be reached ({error}); check AWS_ENDPOINT_URL and the network"
         ) from error
-    except (IsADirectoryError, NotADirectoryError, OSError) as error:
-        raise StorageError(f"{uri}: {error}") from error
+    except botocore.exceptions.BotoCoreError as error:
+        raise StorageError(f"{uri}: {error}; {CREDENTIALS}") from error
+    except OSError as error:
+        if _overloaded(error):
+            raise StoreUnavailableError(
+                f"{uri}: the store is not able to ({error}); try again later"
+            ) from error
+        if isinstance(error, PermissionError) and error.errno is None:
+            raise StorageError(
+                f"{uri}: the store refused access ({error}); check the credentials: {CREDENTIALS}; they need "
+                f"the permissions {PERMISSIONS}"
+            ) from error
+        raise StorageError(f"{uri}: {_remedy(error, uri)}") from error
+
+
+@contextmanager
+def _told_of(folder: Path) -> Iterator[None]:
+    """Where a local folder is full while an object is copied there, the error is about the folder."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in LOCAL_ONLY:
+            raise
+        told = _remedy(error, str(folder))
+        raise StorageError(f"{folder}: {told}, such as with TMPDIR for temporary files") from error
+
+
+def _remedy(error: OSError, place: str) -> str:
+    told = REMEDIES.get(error.errno or 0, str(error))
+    return told.format(place=place, user=f"user {os.geteuid()}")
+
+
+def _overloaded(error: OSError) -> bool:
+    """Whether a store answered with a fault of its own: 500, 503 (SlowDown) and the like."""
+    cause = error.__cause__ or error.__context__
+    answer = cause.response if isinstance(cause, botocore.exceptions.ClientError) else {}
+    return int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) >= 500

@@ -32,6 +32,7 @@ import numpy as np
 import requests
 from numpy.typing import NDArray
 
+from pipelines.services.faults import UnavailableError
 from spair_core.images import encode_png
 from spair_core.weights import ModelCard, digest
 
@@ -53,14 +54,22 @@ PARAM_LENGTH, TAG_LENGTH = 500, 5000
 """Longer values are cut, as MLflow would refuse them."""
 DATASET_NAME_LENGTH, DATASET_DIGEST_LENGTH = 500, 36
 """MLflow takes no longer ones; the full digests are in the version's tags and metadata."""
-PATIENCE = (5, 20)
+PATIENCE = (4, 8)
 """Seconds to connect to a server, and to wait for its first answer."""
+NO_ANSWER = "API request to"
+"""Begins what MLflow says after it has asked a server in vain."""
+GATEWAYS = (502, 503, 504)
+"""What is answered in place of a server that does not."""
 PROJECT = Path(__file__).resolve().parents[2]
 MODEL_NEEDS = ("mlflow", "numpy", "pandas", "pillow", "safetensors", "torch")
 
 
 class TrackingError(RuntimeError):
     """MLflow cannot be used; the message names its address and what to do."""
+
+
+class TrackingUnavailableError(TrackingError, UnavailableError):
+    """MLflow's server does not answer."""
 
 
 def now() -> str:
@@ -101,6 +110,17 @@ def client() -> MlflowClient:
         return mlflow.MlflowClient(store)
 
 
+def check() -> None:
+    """Whether a run could be written. Raises TrackingError; in seconds where a server does not answer."""
+    store = store_uri()
+    with explained(store):
+        _check(store)
+        if database := _database(store):
+            with closing(sqlite3.connect(database, timeout=PATIENCE[1])) as connection:
+                connection.execute("BEGIN IMMEDIATE")  # takes the lock that writing takes
+                connection.rollback()
+
+
 @cache
 def _check(store: str) -> None:
     database = _database(store)
@@ -109,7 +129,9 @@ def _check(store: str) -> None:
         with closing(sqlite3.connect(database)) as connection:
             connection.execute("PRAGMA schema_version")
     elif store.startswith(("http://", "https://")):
-        requests.head(store, timeout=PATIENCE)
+        answer = requests.head(store, timeout=PATIENCE)
+        if answer.status_code in GATEWAYS:
+            raise requests.HTTPError(f"{answer.status_code} {answer.reason}")
 
 
 def _faults() -> tuple[type[Exception], ...]:
@@ -132,8 +154,9 @@ def explained(store: str | None = None) -> Iterator[None]:
         yield
     except _faults() as error:
         lines = str(error).strip().splitlines() or [repr(error)]
-        reason = "no server answers" if isinstance(error, requests.RequestException) else lines[0]
-        raise TrackingError(
+        silent = isinstance(error, requests.RequestException) or NO_ANSWER in lines[0]
+        reason = "no server answers" if silent else lines[0]
+        raise (TrackingUnavailableError if silent else TrackingError)(
             f"MLflow at {store or store_uri()}: {reason}; check MLFLOW_TRACKING_URI (http://HOST:PORT of a "
             "server that runs, or sqlite:////PATH/mlflow.db, which only this machine sees)"
         ) from error

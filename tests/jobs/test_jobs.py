@@ -10,7 +10,7 @@ import pytest
 
 from jobs import entry, evaluate, nightly_derain
 from pipelines.judging.evaluation import EvaluateConfig
-from pipelines.services import storage, tracking
+from pipelines.services import faults, storage, tracking
 from spair_core import weights
 from spair_core.images import encode_png
 from spair_core.masks import mask_from_pair
@@ -28,7 +28,18 @@ class Config:
 
 
 @pytest.mark.parametrize(
-    ("outcome", "code"), [(None, 0), (3, 3), (ValueError("bad thing"), 2), (KeyboardInterrupt(), 130)]
+    ("outcome", "code"),
+    [
+        (None, 0),
+        (3, 3),
+        (RuntimeError("bad thing"), 1),
+        (ValueError("bad thing"), 2),
+        (OSError("bad thing"), 1),
+        (storage.NothingStoredError("bad thing"), 3),
+        (faults.HeldError("bad thing"), 5),
+        (storage.StoreUnavailableError("bad thing"), 75),
+        (KeyboardInterrupt(), 130),
+    ],
 )
 def test_exit_codes_and_error_lines(outcome, code, monkeypatch, capsys):
     def job(config):
@@ -41,7 +52,7 @@ def test_exit_codes_and_error_lines(outcome, code, monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended:
         entry.run(job, Config, "a job")
     assert ended.value.code == code
-    if code == 2:
+    if isinstance(outcome, Exception):
         assert capsys.readouterr().err == "error: bad thing\n"
 
 
