@@ -14,6 +14,7 @@ import os
 import posixpath
 import re
 import shutil
+import sys
 import tempfile
 import time
 import uuid
@@ -131,7 +132,7 @@ def resolve(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
         raise StorageError(f"{uri}: names no bucket; write {scheme}://BUCKET/PREFIX")
     try:
         filesystem = _filesystem(scheme)
-        if scheme in S3_SCHEMES:
+        if scheme in S3_SCHEMES and not _in_ray_worker():
             _ask(scheme, rest.partition("/")[0])
         return filesystem, rest.rstrip("/") if scheme != "memory" else "/" + rest.strip("/")
     except ValueError as error:
@@ -151,6 +152,12 @@ def _filesystem(scheme: str) -> fsspec.AbstractFileSystem:
     return filesystem
 
 
+def _in_ray_worker() -> bool:
+    """There work goes on already, and a hiccup should not end it."""
+    ray = sys.modules.get("ray")
+    return ray is not None and ray.is_initialized() and ray.get_runtime_context().get_task_id() is not None
+
+
 @lru_cache(maxsize=64)
 def _ask(scheme: str, bucket: str) -> None:
     """Raises StorageError where no such bucket is there or nobody answers; any other answer will do."""
@@ -167,7 +174,7 @@ def _ask(scheme: str, bucket: str) -> None:
                 "make it, or check its name and AWS_ENDPOINT_URL"
             ) from error
         except OSError as error:
-            if isinstance(error, UNREACHABLE) or _overloaded(error):
+            if isinstance(error, UNREACHABLE):
                 raise
 
 

@@ -81,21 +81,6 @@ def test_locations_that_cannot_be(s3):
         list(storage.list_objects("s3://no-such-bucket/x"))
 
 
-def forget_clients():
-    import s3fs
-
-    storage._filesystem.cache_clear()
-    storage._ask.cache_clear()
-    s3fs.S3FileSystem.clear_instance_cache()
-
-
-@pytest.fixture
-def fresh_clients():
-    forget_clients()
-    yield forget_clients
-    forget_clients()
-
-
 def test_a_wrong_secret_is_refused_with_the_remedy(s3, monkeypatch, fresh_clients):
     storage.write_bytes(f"{s3}/x", b"x")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
