@@ -260,8 +260,11 @@ def check_source(uri: str) -> None:
 def check_writable(uri: str) -> None:
     """Write an object below a location, and remove it. Raises StorageError with the remedy."""
     probe = join(uri, FOLDER, f"writable-{uuid.uuid4().hex}")
-    write_bytes(probe, b"?")
-    delete(probe)
+    try:
+        write_bytes(probe, b"?")
+        delete(probe)
+    except StorageError as error:  # nobody knows the probe's name
+        raise type(error)(str(error).replace(probe, uri)) from error
     filesystem, path = resolve(probe)
     if isinstance(filesystem, LocalFileSystem):
         with suppress(OSError):  # others have something there
@@ -431,7 +434,7 @@ def explained(uri: str) -> Iterator[None]:
                 f"{uri}: the store refused access ({error}); check the credentials: {CREDENTIALS}; they need "
                 f"the permissions {PERMISSIONS}"
             ) from error
-        raise StorageError(f"{uri}: {_remedy(error, uri)}") from error
+        raise StorageError(_remedy(error, uri)) from error
 
 
 @contextmanager
@@ -442,13 +445,14 @@ def _told_of(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in LOCAL_ONLY:
             raise
-        told = _remedy(error, str(folder))
-        raise StorageError(f"{folder}: {told}, such as with TMPDIR for temporary files") from error
+        told = f"{_remedy(error, str(folder))} (TMPDIR does, for temporary files)"
+        raise StorageError(told) from error
 
 
 def _remedy(error: OSError, place: str) -> str:
-    told = REMEDIES.get(error.errno or 0, str(error))
-    return told.format(place=place, user=f"user {os.geteuid()}")
+    if error.errno not in REMEDIES:
+        return f"{place}: {error}"
+    return REMEDIES[error.errno].format(place=place, user=f"user {os.geteuid()}")
 
 
 def _overloaded(error: OSError) -> bool:

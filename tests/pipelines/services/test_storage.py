@@ -1,3 +1,8 @@
+import errno
+import os
+import resource
+from pathlib import Path
+
 import pytest
 
 from pipelines.services import storage
@@ -93,3 +98,90 @@ def test_no_server_is_an_error_and_no_wait(s3, monkeypatch, fresh_clients):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(StoreUnavailableError, match="AWS_ENDPOINT_URL"):
         storage.read_bytes(f"{s3}/x")
+
+
+def half_written(number):
+    """What a write gives on a disk that fills up in the middle of it."""
+
+    def write(path, data):
+        with path.open("wb") as file:
+            file.write(data[: len(data) // 2])
+        raise OSError(number, os.strerror(number), str(path))
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, "no space left at .*: free some"),
+        (errno.EDQUOT, "quota at .* is used up: free some"),
+        (errno.EROFS, "read-only file system: mount it"),
+        (errno.EACCES, "may not do this at .*: change its owner or mode"),
+    ],
+)
+def test_a_destination_that_takes_nothing_says_why(tmp_path, monkeypatch, number, remedy):
+    (tmp_path / "x").write_bytes(b"old")
+    monkeypatch.setattr(Path, "write_bytes", half_written(number))
+    with pytest.raises(StorageError, match=remedy):
+        storage.write_bytes(str(tmp_path / "x"), b"new content")
+    with pytest.raises(StorageError, match=remedy):
+        storage.check_writable(str(tmp_path))
+    assert (tmp_path / "x").read_bytes() == b"old"
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "x"]
+
+
+@pytest.fixture
+def files_of_at_most_100_kb():
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_write_that_breaks_off_leaves_no_half_file(tmp_path, s3, files_of_at_most_100_kb):
+    """Written by the system itself, up to its limit."""
+    source = tmp_path / "source"
+    source.write_bytes(bytes(100_000))
+    storage.write_bytes(f"{s3}/large", bytes(100_001))
+    target = str(tmp_path / "out" / "x")
+    for write in (
+        lambda: storage.write_bytes(target, bytes(100_001)),
+        lambda: storage.copy(f"{s3}/large", target),
+        lambda: storage.download(f"{s3}/large", Path(target)),
+    ):
+        with pytest.raises(StorageError, match="too large"):
+            write()
+    assert list((tmp_path / "out").iterdir()) == []
+    storage.upload(source, target)
+    assert Path(target).read_bytes() == bytes(100_000)
+
+
+def test_a_full_folder_for_temporary_files_is_not_taken_for_the_store(tmp_path, s3, monkeypatch):
+    storage.write_bytes(f"{s3}/x", b"x")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(storage.resolve(s3)[0], "get_file", full)
+    with pytest.raises(StorageError, match=rf"^no space left at {tmp_path}.*TMPDIR"):
+        storage.fetch(f"{s3}/x", str(tmp_path))
+
+
+def test_a_destination_is_tried_and_left_as_it_was(prefix):
+    storage.check_writable(prefix)
+    storage.write_bytes(storage.join(prefix, "x"), b"x")
+    storage.check_writable(prefix)
+    assert [item.key for item in storage.list_objects(prefix)] == ["x"]
+    with pytest.raises(StorageError, match=r"^/dev/null is below a file"):
+        storage.check_writable("/dev/null")
+
+
+def test_an_empty_source_is_told_apart(prefix, tmp_path):
+    storage.write_bytes(storage.join(prefix, "here", "x"), b"x")
+    storage.check_source(prefix)
+    with pytest.raises(NothingStoredError, match="nothing is there"):
+        storage.check_source(storage.join(prefix, "nowhere"))
+    (tmp_path / "empty" / "deeper").mkdir(parents=True)
+    with pytest.raises(NothingStoredError, match="is empty"):
+        storage.check_source(str(tmp_path / "empty"))
