@@ -59,6 +59,8 @@ class AblateConfig:
 
 def main(config: AblateConfig) -> None:
     """Train and judge one net after another; the table grows with each."""
+    if config.json:
+        storage.check_writable(storage.folder_of(config.json))
     pairs.list_examples(config.test, limit=1)  # what is not there should be known before training
     results = {}
     for number in config.nets:

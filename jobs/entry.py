@@ -45,8 +45,8 @@ def run(job: Callable[[Config], object], config: type[Config] | Config, descript
         except tuple(kind for kind, _ in CODES) as error:
             print(f"error: {error or type(error).__name__}", file=sys.stderr)
             sys.exit(next(code for kind, code in CODES if isinstance(error, kind)))
-        except KeyboardInterrupt:
-            number = received[0] if received else signal.SIGINT
+        except KeyboardInterrupt as end:
+            number = end.number if isinstance(end, faults.Stopped) else next(iter(received), signal.SIGINT)
             print(f"stopped by {signal.Signals(number).name}; start the job again to go on", file=sys.stderr)
             sys.exit(128 + number)
     sys.exit(outcome if isinstance(outcome, int) else 0)

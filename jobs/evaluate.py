@@ -16,12 +16,15 @@ from typing import Any
 from jobs.entry import run
 from pipelines.judging import clips, paper
 from pipelines.judging.evaluation import EvaluateConfig, evaluate, plain, table
-from pipelines.services import storage
+from pipelines.services import cluster, storage
 
 
 def main(config: EvaluateConfig) -> None:
     """Evaluate; the JSON is a list with one object a set, or an object that holds the tables as well."""
     found: Any
+    cluster.check_answers()
+    if config.json:
+        storage.check_writable(storage.folder_of(config.json))
     if config.footage:
         judged = clips.judge_clips(config)
         print(clips.table(judged))

@@ -9,7 +9,7 @@ Exits with 0 where the alias was moved and with 3 where it was not.
 
 from __future__ import annotations
 
-from jobs.entry import run
+from jobs.entry import NOTHING_TO_DO, run
 from pipelines.judging.promotion import PromoteConfig, promote
 
 
@@ -23,7 +23,7 @@ def main(config: PromoteConfig) -> int:
     else:
         verdict = "promoted" if decision.promote else "not promoted"
     print(f"{verdict}: {decision.reason}")
-    return 0 if decision.promote else 3
+    return 0 if decision.promote else NOTHING_TO_DO
 
 
 if __name__ == "__main__":

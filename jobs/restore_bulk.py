@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import sys
 
-from jobs.entry import run
+from jobs.entry import TOO_MANY_BAD, run
 from pipelines.restoration.manifest import Manifest
 from pipelines.restoration.restore import RestoreConfig, forecast, orphans, restore
 
 
 def main(config: RestoreConfig) -> int:
-    """Restore; 1 where a larger share than `max_lost_share` was lost, or some items failed."""
+    """Restore; 4 where a larger share than `max_lost_share` was lost, or some items failed."""
     if config.dry_run:
         return _tell(config)
     summary = restore(config)
@@ -27,10 +27,10 @@ def main(config: RestoreConfig) -> int:
             f"{config.max_lost_share:.0%}): is {config.source} what you meant?",
             file=sys.stderr,
         )
-        return 1
+        return TOO_MANY_BAD
     if failed:
         print(f"error: {failed} items failed; start the job again to retry them", file=sys.stderr)
-    return 1 if failed else 0
+    return TOO_MANY_BAD if failed else 0
 
 
 def _tell(config: RestoreConfig) -> int:

@@ -121,9 +121,9 @@ def ingest(config: IngestConfig) -> IngestReport:
     """
     if config.dry_run or config.destination is None:
         raise ValueError("a dry run writes nothing: what there is to ingest, `find` tells")
+    cluster.check_answers()
+    storage.check_writable(config.destination)
     found = find(config)
-    storage.write_bytes(storage.join(config.destination, ".writable"), b"")
-    storage.delete(storage.join(config.destination, ".writable"))
     cluster.connect()
     report = IngestReport(found, left_out=[(item.name, item.reason) for item in found.left_out])
     _pack(_rows(_drawn(found.pairs, config), config), config.destination, config, report)

@@ -149,6 +149,8 @@ def compare(config: CompareConfig) -> Comparison:
 
     Raises ModelError, StorageError, TrackingError; ValueError where nothing could be read.
     """
+    cluster.check_answers()
+    tracking.check()
     contenders = [models.resolve(spec) for spec in (config.champion, config.challenger)]
     if contenders[0].digest == contenders[1].digest:
         raise ModelError(f"{config.champion} and {config.challenger} are the same model: name two")

@@ -80,6 +80,9 @@ def report(config: AnalyseConfig) -> list[Outcome]:
         )
     if config.max_side < 8:
         raise ValueError(f"max_side must be at least 8 pixels, not {config.max_side}")
+    cluster.check_answers()
+    tracking.check()
+    storage.check_writable(config.destination)
     model = models.resolve(config.model)
     with tracking.run(config.experiment, config.destination) as run:
         run.log_params(config)

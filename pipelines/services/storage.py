@@ -116,6 +116,11 @@ def name_of(uri: str) -> str:
     return posixpath.basename(uri.rstrip("/"))
 
 
+def folder_of(uri: str) -> str:
+    """The location that an object lies in; `.` for a name alone."""
+    return uri.rstrip("/").rpartition("/")[0] or ("/" if uri.startswith("/") else ".")
+
+
 def resolve(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """The file system of a location and its path there.
 

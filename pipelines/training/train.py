@@ -164,6 +164,9 @@ def train(config: TrainConfig) -> str:
     `start_from` does not fit, ValueError for a configuration that does not fit, RuntimeError where the
     workers fail for good, FloatingPointError where a loss stops being a number (the last checkpoint stays).
     """
+    cluster.check_answers()
+    tracking.check()
+    storage.check_writable(config.storage)
     groups = list_row_groups(config.data, "train")
     held_out = list_row_groups(config.validation, "val") if config.validation else []
     filesystem, path = storage.arrow_filesystem(config.storage)
