@@ -11,7 +11,7 @@ from typing import NamedTuple
 from pipelines.data.owners import LAYOUTS, Folders, Layout, LayoutName, PairList, Role
 from pipelines.media import medium_of
 from pipelines.services import storage
-from pipelines.services.storage import StorageError, StoredObject
+from pipelines.services.storage import NothingStoredError, StorageError, StoredObject
 
 ROLES: Mapping[Role, str] = {"input": "degraded", "target": "clean", "mask": "mask"}
 PARENTS = 2
@@ -120,7 +120,8 @@ def _find(uri: str, name: LayoutName, split: str) -> Listing:
         if listing.pairs:
             return listing
         unpaired += listing.left_out
-    raise StorageError(_misfit(uri, name, objects, unpaired))
+    kind = StorageError if objects else NothingStoredError
+    raise kind(_misfit(uri, name, objects, unpaired))
 
 
 def _views(uri: str, objects: Sequence[StoredObject]) -> Iterator[dict[str, StoredObject]]:

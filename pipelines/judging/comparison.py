@@ -221,6 +221,7 @@ class _Item:
 
 def _footage(config: CompareConfig) -> tuple[list[_Item], list[tuple[str, str]]]:
     """The pictures and clips to look at, each with the number of its frames; and what else there is."""
+    storage.check_source(config.data)
     found = [(item, medium_of(item.key)) for item in storage.list_objects(config.data)]
     usable = [(item, kind) for item, kind in found if kind is not None]
     if not usable:

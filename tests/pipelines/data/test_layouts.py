@@ -7,7 +7,7 @@ import pytest
 from pipelines.data import layouts
 from pipelines.data.layouts import LAYOUTS
 from pipelines.services import storage
-from pipelines.services.storage import StorageError
+from pipelines.services.storage import NothingStoredError, StorageError
 
 REALBLUR = "RealBlur-J_ECC_IMCORR_centroid_itensity_ref"
 GOPRO = "GOPR0372_07_00"
@@ -273,7 +273,7 @@ def test_a_half_of_a_set_is_refused_with_what_lacks(tmp_path):
     with pytest.raises(StorageError, match=r"data/0_rain\.png: has no partner among the clean pictures"):
         layouts.find([root], "agan")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(StorageError, match="it holds no files"):
+    with pytest.raises(NothingStoredError, match="it holds no files"):
         layouts.find([f"{tmp_path}/empty"], "agan")
 
 
