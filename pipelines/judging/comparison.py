@@ -189,7 +189,7 @@ def compare(config: CompareConfig) -> Comparison:
 
 def _steadied(side: Side, model: ResolvedModel, items: Sequence[_Item], config: CompareConfig) -> Side:
     """With how steady the model leaves some of the clips; one that cannot be read is told elsewhere."""
-    footage = [clips.Footage(item.key, (item.uri,)) for item in items if medium(item.kind).join is not None]
+    footage = [clips.Footage(item.key, (item.uri,)) for item in items if medium(item.kind) is medium("clip")]
     if not footage[: config.steady_clips]:
         return side
     settings = EvaluateConfig(
@@ -223,7 +223,7 @@ def _footage(config: CompareConfig) -> tuple[list[_Item], list[tuple[str, str]]]
     """The pictures and clips to look at, each with the number of its frames; and what else there is."""
     storage.check_source(config.data)
     found = [(item, medium_of(item.key)) for item in storage.list_objects(config.data)]
-    usable = [(item, kind) for item, kind in found if kind is not None]
+    usable = [(item, kind) for item, kind in found if kind is not None and not kind.collection]
     if not usable:
         raise ValueError(f"{config.data}: holds neither pictures nor clips")
     others = len(found) - len(usable)

@@ -5,11 +5,18 @@ from __future__ import annotations
 import posixpath
 from pathlib import Path
 
+from pipelines.media.archives import archive
 from pipelines.media.clips import CLIP
 from pipelines.media.medium import Medium
 from pipelines.media.pictures import PICTURE
+from pipelines.media.tables import TABLE
 
-MEDIA: tuple[Medium, ...] = (PICTURE, CLIP)
+MEDIA: tuple[Medium, ...] = (
+    PICTURE,
+    CLIP,
+    TABLE,
+    archive(lambda name: medium_of(name), lambda path: medium_in(path), lambda name: medium(name)),
+)
 
 
 def medium_of(key: str) -> Medium | None:

@@ -78,6 +78,8 @@ class Medium:
     holds: Callable[[Path], bool] | None = None
     """Whether a file of such a name is of this kind, by what is in it, where endings belong to several kinds;
     None for the kind of all others."""
+    collection: bool = False
+    """Whether it is no picture and no clip itself, but a file that holds some among other things."""
 
 
 NO_PIECE: Mapping[str, Any] = {"pixels": b"", "shape": [0], "around": b"", "notes": "", "lost": ""}

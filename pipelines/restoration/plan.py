@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Literal, NamedTuple
 
 from pipelines.media import medium_of
-from pipelines.restoration.manifest import DONE, OTHER, REJECTED, Verdict
+from pipelines.restoration.manifest import DONE, FOLDER, OTHER, REJECTED, Verdict
 from pipelines.services.storage import StoredObject
 
 
@@ -80,14 +80,17 @@ class Terms:
 def plan(
     objects: Iterable[StoredObject], known: Iterator[Verdict], selection: Selection, terms: Terms
 ) -> Iterator[Planned]:
-    """The items to look at, as they come; `objects` and `known` are sorted by key."""
+    """The items to look at, as they come; `objects` and `known` are sorted by key.
+
+    What an earlier restoration keeps beside its outputs, where those are the source now, is no item of ours.
+    """
     taken = (
         (item, verdict)
         for item, verdict in beside(objects, known)
         if item is not None and selection.takes(item, verdict)
     )
     for item, verdict in islice(taken, selection.limit):
-        kind = medium_of(item.key)
+        kind = None if item.key.startswith(f"{FOLDER}/") else medium_of(item.key)
         again = selection.redrive == REJECTED
         before = None if again else verdict
         if before is None or not before.settled_with(terms.model_digest, terms.options):

@@ -175,9 +175,8 @@ def _pieces(item: dict[str, Any], reach: Reach | None, base: dict[str, Any]) -> 
             if held is not None:
                 yield {**held, "last": False}
             held = {**base, **packed(piece), "kind": kind.name}
-        if held is None:
-            raise MediumError("it holds nothing that can be restored")
-        yield held
+        nothing = {**NO_PIECE, "kind": kind.name, "verdict": PASSED, "notes": "it holds no pictures or clips"}
+        yield held or {**base, **nothing}
 
 
 def _fetched(item: dict[str, Any], folder: str) -> tuple[Path, str]:
@@ -200,7 +199,7 @@ class _Restorer:
     def restored(self, row: dict[str, Any]) -> dict[str, Any]:
         """A decoded row, restored."""
         row = {**row, "model_seconds": 0.0, "degraded_share": 0.0, "panel_png": b""}
-        if row["error"]:
+        if row["error"] or row["verdict"] == PASSED:
             return row
         try:
             with self.quarantine.hold(f"restore {row['key']} {row['part']}"):
@@ -242,12 +241,12 @@ def _encode(row: dict[str, Any], work: Work, quarantine: Quarantine) -> dict[str
     slim |= {"height": 0, "width": 0, "frames": 0, "output_digest": ""}
     if row["error"]:
         return slim
-    piece = unpacked(row)
-    frames, height, width = piece.window.pixels.shape[:3]
-    slim |= {"frames": frames, "height": height, "width": width}
+    piece = None if row["verdict"] == PASSED else unpacked(row)
+    if piece is not None:
+        slim |= dict(zip(("frames", "height", "width"), piece.window.pixels.shape, strict=False))
     try:
         with quarantine.hold(f"encode {row['key']} {row['part']}", to_the_end=True):
-            if medium(row["kind"]).join is None and row["degraded_share"] == 0:
+            if piece is None or (medium(row["kind"]).join is None and row["degraded_share"] == 0):
                 storage.copy(row["uri"], storage.join(work.destination, row["key"]))
                 return {**slim, "output_digest": row["digest"], "verdict": PASSED}
             return {**slim, "output_digest": _written(row, piece, work)}

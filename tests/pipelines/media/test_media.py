@@ -1,10 +1,7 @@
 """What every kind of medium promises; a new entry, or a new ending of one, is tested by being there."""
 
-import io
-
 import numpy as np
 import pytest
-from PIL import Image
 
 from pipelines.media import (
     MEDIA,
@@ -20,7 +17,7 @@ from pipelines.media import (
 )
 from pipelines.media.containers import CONTAINERS, container_of
 from spair_core.footage import Reach
-from tests.pipelines.media.test_clips import make_clip
+from tests.pipelines.media import samples
 
 ENDINGS = [(one, suffix) for one in MEDIA for suffix in sorted(one.suffixes)]
 
@@ -32,17 +29,10 @@ def entry(request):
 
 @pytest.fixture
 def sample(entry, tmp_path, photos):
-    """A file of that ending, with frames 48x32, and the first of them."""
+    """A file of that ending, with frames 48x32, and these."""
     one, suffix = entry
     path = tmp_path / f"source{suffix}"
-    if one.join:
-        frames = [np.roll(photos[0][:32, :48], k, axis=1) for k in range(40)]
-        return make_clip(path, frames), frames
-    image = Image.fromarray(photos[0][:32, :48])
-    stream = io.BytesIO()
-    image.save(stream, Image.registered_extensions()[suffix])
-    path.write_bytes(stream.getvalue())
-    return path, [photos[0][:32, :48]]
+    return path, samples.sample(one, path, photos[0])
 
 
 def test_what_is_read_is_written_again(entry, sample, tmp_path):
@@ -55,7 +45,8 @@ def test_what_is_read_is_written_again(entry, sample, tmp_path):
     else:
         (whole,) = parts
         target.write_bytes(whole)
-    again = np.concatenate([piece.window.pixels for piece in one.read(target, None)])
+    beside = 2 if one is medium("table") else 1  # it has what was restored beside what was not
+    again = np.concatenate([piece.window.pixels for piece in one.read(target, None)])[beside - 1 :: beside]
     before = np.concatenate([piece.window.pixels for piece in pieces])
     assert again.shape == before.shape == (len(frames), 32, 48, 3)
     assert np.abs(again.astype(float) - before).mean() < 4

@@ -1,0 +1,98 @@
+"""Small files of every kind, for the tests that walk the kinds."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from pipelines.media import Medium
+from pipelines.media.packings import streams
+from tests.pipelines.media.test_clips import make_clip
+
+Pixels = np.ndarray
+
+
+def encoded(pixels: Pixels, suffix: str = ".png") -> bytes:
+    """A picture's file."""
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, Image.registered_extensions()[suffix])
+    return stream.getvalue()
+
+
+def make_archive(path: Path, members: Mapping[str, bytes]) -> Path:
+    """An archive of the kind and compression that its name says."""
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, data in members.items():
+                archive.writestr(zipfile.ZipInfo(name), data)
+        return path
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        for name, data in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    path.write_bytes(stream.getvalue())
+    compress(path)
+    return path
+
+
+def compress(path: Path) -> None:
+    """A tar archive, as its name says."""
+    data, letters = path.read_bytes(), path.suffix.removeprefix(".t").removeprefix(".")
+    found = {
+        "gz": streams.GZIP, "bz2": streams.BZIP2, "xz": streams.XZ, "zst": streams.ZSTANDARD
+    }.get(letters)  # fmt: skip
+    if found is not None:
+        with path.open("wb") as file, found.written(file) as out:
+            out.write(data)
+
+
+def make_table(path: Path, pictures: Sequence[bytes | None]) -> Path:
+    """A table with a column `image`, and another."""
+    table = pa.table({"image": pa.array(pictures, pa.binary()), "label": list(range(len(pictures)))})
+    pq.write_table(table, path)
+    return path
+
+
+def picture(path: Path, frames: list[Pixels]) -> list[Pixels]:
+    path.write_bytes(encoded(frames[0], path.suffix))
+    return frames[:1]
+
+
+def clip(path: Path, frames: list[Pixels]) -> list[Pixels]:
+    make_clip(path, frames)
+    return frames
+
+
+def archive(path: Path, frames: list[Pixels]) -> list[Pixels]:
+    members = {f"{number}.png": encoded(frame) for number, frame in enumerate(frames[:3])}
+    make_archive(path, {"note.txt": b"not a picture", **members})
+    return frames[:3]
+
+
+def table(path: Path, frames: list[Pixels]) -> list[Pixels]:
+    make_table(path, [encoded(frame) for frame in frames[:3]])
+    return frames[:3]
+
+
+SAMPLES: Mapping[str, Callable[[Path, list[Pixels]], list[Pixels]]] = {
+    "picture": picture,
+    "clip": clip,
+    "archive": archive,
+    "table": table,
+}
+"""By a kind's name, what writes a file with some frames of one size, and gives those that it took."""
+
+
+def sample(one: Medium, path: Path, photo: Pixels) -> list[Pixels]:
+    """Write a file of that kind with frames 48x32, and give these."""
+    return SAMPLES[one.name](path, [np.roll(photo[:32, :48], k, axis=1) for k in range(40)])
