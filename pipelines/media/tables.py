@@ -65,7 +65,7 @@ class _Troubles:
 
     def told(self) -> list[str]:
         return [
-            f"{column}: of {count} pictures there is no restored one, {self.what} ({self.firsts[column]})"
+            f"{column}: {self.what}, null among the restored: {count}, the first in {self.firsts[column]}"
             for column, count in self.counts.items()
         ]
 
@@ -75,7 +75,7 @@ def read(path: Path, reach: Reach | None) -> Iterator[Piece]:
 
     What cannot be read is a note. Raises MediumError: no Parquet file, damaged, or none of it can be read.
     """
-    troubles, empty = _Troubles("as they cannot be read"), True
+    troubles, empty = _Troubles("pictures that cannot be read"), True
     with _explained():
         for piece in inside.noted(_found(path, reach, troubles)):
             empty = False
@@ -121,7 +121,7 @@ def join(parts: Iterable[bytes], source: Path, target: Path) -> Sequence[str]:
 
     A picture in which nothing was found is its own restored one. Raises MediumError.
     """
-    coming, troubles, lost = Parts(parts), _Troubles("as they could not be written"), dict[str, None]()
+    coming, troubles, lost = Parts(parts), _Troubles("pictures that could not be written"), dict[str, None]()
     with _explained(), _opened(source) as file, tempfile.TemporaryDirectory() as folder:
         columns = _columns(file)
         schema = _schema(file.schema_arrow, columns)

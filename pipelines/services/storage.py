@@ -341,11 +341,14 @@ def download(uri: str, local: Path, size: int | None = None) -> None:
 
 
 def fetch(uri: str, folder: str, size: int | None = None) -> Path:
-    """Copy an object into a local folder, under a name of its own with its ending.
+    """Copy an object into a local folder, under a name of its own with its ending, such as .jpg or .tar.gz.
 
     Raises StorageError, also where it does not have the `size` that it was listed with.
     """
-    local = Path(tempfile.mkdtemp(dir=folder)) / f"source{posixpath.splitext(uri)[1]}"
+    stem, ending = posixpath.splitext(uri)
+    before = posixpath.splitext(stem)[1]
+    ending = before + ending if before.lower() == ".tar" else ending
+    local = Path(tempfile.mkdtemp(dir=folder)) / f"source{ending}"
     download(uri, local, size)
     return local
 

@@ -131,7 +131,7 @@ def _spans(file: IO[bytes], entries: list[_Entry], end: int) -> dict[int, tuple[
     order = sorted(range(len(entries)), key=lambda number: entries[number].info.header_offset)
     starts = [entries[number].info.header_offset for number in order]
     spans = {}
-    for number, start, stop in zip(order, starts, [*starts[1:], end], strict=True):
+    for number, start, stop in zip(order, starts, [*starts, end][1:], strict=True):
         entry = entries[number]
         file.seek(max(start, 0))
         head = file.read(LOCAL.size)

@@ -32,7 +32,7 @@ def make_archive(path: Path, members: Mapping[str, bytes]) -> Path:
     if path.suffix == ".zip":
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, data in members.items():
-                archive.writestr(zipfile.ZipInfo(name), data)
+                archive.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)
         return path
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as archive:

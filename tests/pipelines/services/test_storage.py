@@ -46,6 +46,17 @@ def test_files_travel(prefix, tmp_path):
     storage.delete(storage.join(prefix, "sub"))
 
 
+def test_what_is_fetched_keeps_its_ending(tmp_path):
+    for name, ending in (
+        ("a.b.JPG", ".JPG"),
+        ("x.tar.gz", ".tar.gz"),
+        ("x.Tar.Zst", ".Tar.Zst"),
+        ("none", ""),
+    ):
+        storage.write_bytes(str(tmp_path / name), b"x")
+        assert storage.fetch(str(tmp_path / name), str(tmp_path)).name == f"source{ending}"
+
+
 def test_copies_within_a_store_and_between_stores(prefix, tmp_path):
     storage.write_bytes(storage.join(prefix, "here"), b"content")
     for target in (storage.join(prefix, "a/there"), str(tmp_path / "elsewhere/there")):
