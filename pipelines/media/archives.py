@@ -50,6 +50,8 @@ class Archives:
         with tempfile.TemporaryDirectory() as folder:
             for number, member in enumerate(packings.walk(path)):
                 kind = self._kind(member)
+                if member.note:
+                    yield f"{member.name} {member.note}"
                 if kind is not None and kind.collection:
                     yield f"{member.name}: copied as it was: {kind.name}s within archives are not opened"
                 elif kind is not None:

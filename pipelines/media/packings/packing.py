@@ -57,6 +57,8 @@ class Member:
     """As the archive has it, in one line that can be printed."""
     spool_to: Callable[[Path], None] | None
     """Writes a file's content; None for folders, links and the like."""
+    note: str = ""
+    """What is amiss with it, where that is no reason to refuse the archive."""
     restored: Path | None = None
     """To be set before the next member is asked for: the file that takes its place."""
 

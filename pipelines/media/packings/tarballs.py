@@ -13,7 +13,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipelines.media.packings.packing import CHUNK, Guard, Limits, Member, PackingError, copy, shown
+from pipelines.media.packings.packing import (
+    CHUNK,
+    Guard,
+    Limits,
+    Member,
+    MemberError,
+    PackingError,
+    copy,
+    shown,
+)
 from pipelines.media.packings.streams import Counted, Metered, opened, written
 
 BLOCK = tarfile.BLOCKSIZE
@@ -53,10 +62,13 @@ class _Entry:
     """Of what follows."""
 
     @property
-    def whole(self) -> bool:
-        """Whether what follows is a file's content as it is."""
-        sparse = any(key.startswith(b"GNU.sparse") for key in self.records)
-        return self.type in FILES and not sparse and not self.names[-1].endswith("/")
+    def sparse(self) -> bool:
+        """Whether what follows is only those parts of a file that are not empty."""
+        return self.type == SPARSE or any(key.startswith(b"GNU.sparse") for key in self.records)
+
+    @property
+    def file(self) -> bool:
+        return self.type in (*FILES, SPARSE) and not self.names[-1].endswith("/")
 
     def raw(self) -> bytes:
         return b"".join([*(part for pair in self.before for part in pair), self.block, self.map])
@@ -80,6 +92,7 @@ def walk(path: Path, into: Path | None, limits: Limits) -> Iterator[Member]:
                 continue
             entry = _entry(stream, block, ended)
             if entry is None:
+                yield Member("what follows its end mark", None, "is no archive, and stays as it is")
                 out.write(block)
                 _copy_all(stream, out)
                 break
@@ -97,11 +110,13 @@ def _passed(entry: _Entry, stream: Metered, out: Counted) -> Iterator[Member]:
     spooled: list[Path] = []
 
     def spool_to(path: Path) -> None:
+        if entry.sparse:
+            raise MemberError("sparse files are not read")
         with path.open("wb") as file:
             _copy(stream, file, entry.size)
         spooled.append(path)
 
-    member = Member(shown(entry.names[-1]), spool_to if entry.whole else None)
+    member = Member(shown(entry.names[-1]), spool_to if entry.file else None)
     yield member
     content = member.restored or next(iter(spooled), None)
     size = entry.size if content is None else content.stat().st_size

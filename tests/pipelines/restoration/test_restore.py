@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from spair_core import images, inference, precision, weights
 from spair_core.footage import Reach, Window, windows
 from spair_core.images import encode_png
 from spair_core.network import Spair, lowered
+from tests.pipelines.media.samples import make_archive, make_table
 from tests.pipelines.media.test_clips import make_clip, sound, times
 
 PROJECT = Path(__file__).resolve().parents[3]
@@ -150,6 +152,38 @@ def test_what_needs_nothing_is_copied_byte_for_byte(cluster, footage, tiny_confi
         assert item.output_digest == item.source_digest == weights.digest(storage.read_bytes(item.output_uri))
     assert summary.count(REJECTED) == 3
     assert restore.restore(config).already == 6
+
+
+@pytest.mark.cluster
+def test_archives_and_tables_are_items_like_others(cluster, footage, photos, mlflow_store, tmp_path):
+    picture, broken = encode_png(photos[0][:40, :60]), encode_png(photos[0][:40, :60])[:500]
+    make_archive(tmp_path / "a.tar.gz", {"1.png": picture, "note.txt": b"text", "2.png": broken})
+    make_archive(tmp_path / "text.zip", {"note.txt": b"text"})
+    make_archive(tmp_path / "evil.zip", {"../1.png": picture})
+    make_table(tmp_path / "t.parquet", [picture, None])
+    for name in ("a.tar.gz", "text.zip", "evil.zip", "t.parquet"):
+        storage.write_bytes(f"{footage}/packed/{name}", (tmp_path / name).read_bytes())
+    storage.write_bytes(f"{footage}/packed/_spair/manifest.parquet", (tmp_path / "t.parquet").read_bytes())
+    config = RestoreConfig(f"{footage}/packed", f"{footage}/dry", model=f"{footage}/model", panels=0)
+    summary = restore.restore(config)
+    assert {item.key: (item.kind, item.verdict) for item in summary.verdicts} == {
+        "_spair/manifest.parquet": ("other", IGNORED),
+        "a.tar.gz": ("archive", RESTORED),
+        "evil.zip": ("archive", REJECTED),
+        "t.parquet": ("table", RESTORED),
+        "text.zip": ("archive", PASSED),
+    }
+    notes = {item.key: item.notes for item in summary.verdicts if item.notes}
+    assert notes.pop("text.zip") == "it holds no pictures or clips"
+    assert notes.pop("a.tar.gz").startswith("2.png: copied as it was: ")
+    assert notes == {}
+    assert storage.read_bytes(f"{footage}/dry/text.zip") == (tmp_path / "text.zip").read_bytes()
+    storage.download(f"{footage}/dry/a.tar.gz", tmp_path / "dry.tar.gz")
+    with tarfile.open(tmp_path / "dry.tar.gz") as archive:
+        first, *others = [archive.extractfile(info).read() for info in archive]
+    assert others == [b"text", broken]
+    assert (images.decode(first).pixels != photos[0][:40, :60]).any()
+    assert restore.restore(config).already == 4
 
 
 @pytest.mark.cluster
