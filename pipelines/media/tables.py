@@ -87,11 +87,13 @@ def read(path: Path, reach: Reach | None) -> Iterator[Piece]:
 def _found(path: Path, reach: Reach | None, troubles: _Troubles) -> Iterator[Piece | str]:
     with _opened(path) as file, tempfile.TemporaryDirectory() as folder:
         columns = _columns(file)
-        for first, batch in _batches(file, [column.field.name for column in columns]):
-            values = [batch.column(number) for number in range(len(columns))]
+        if not columns:
+            return
+        # Of all columns, so that damage to any of them is found before the work is done.
+        for first, batch in _batches(file, None):
             for row in range(batch.num_rows):
                 for number, column in enumerate(columns):
-                    data = column.data(values[number][row].as_py())
+                    data = column.data(batch.column(column.place)[row].as_py())
                     owner = (first + row) * len(columns) + number
                     try:
                         yield from _pieces(owner, column, data, Path(folder) / "picture", reach)

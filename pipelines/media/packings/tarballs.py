@@ -233,9 +233,8 @@ def _admit(entry: _Entry, guard: Guard, limits: Limits, number: int) -> None:
 
 def _with_size_record(block: bytes, content: bytes, size: int) -> tuple[bytes, bytes]:
     """A header that goes before a member's own, with another size if it says one."""
-    if block[156:157] not in LOCAL:
-        return block, content
-    records = list(_records(content))
+    info = _parsed(block)
+    records = list(_records(content[: info.size])) if info is not None and info.type in LOCAL else []
     if not any(key == b"size" for key, _ in records):
         return block, content
     lines = [_record(key, b"%d" % size if key == b"size" else value) for key, value in records]
