@@ -29,7 +29,7 @@ from spair_core.images import PictureError
 RESTORED = "restored"
 PROBED = 8
 """Values that are looked at to tell what a column holds."""
-BATCH_BYTES, BATCH_ROWS = 64 << 20, 256
+BATCH_BYTES, BATCH_ROWS = 32 << 20, 128
 """No more than either is read at a time, by what a row takes on the average."""
 BUFFER = 1 << 20
 
@@ -300,7 +300,7 @@ def _on_disk(batches: Iterable[pa.RecordBatch], schema: pa.Schema, path: Path) -
 def _opened(path: Path) -> Iterator[pq.ParquetFile]:
     if not path.stat().st_size:
         raise MediumError("the file is empty")
-    with pq.ParquetFile(path, buffer_size=BUFFER) as file:
+    with pq.ParquetFile(path, buffer_size=BUFFER, pre_buffer=False) as file:
         yield file
 
 

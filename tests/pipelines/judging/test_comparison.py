@@ -109,7 +109,9 @@ def test_what_cannot_be_compared_is_refused(footage, mlflow_store):
     both = f"{footage}/tiny", f"{footage}/other"
     with pytest.raises(models.ModelError, match="the same model"):
         comparison.compare(CompareConfig(both[0], both[0], f"{footage}/raw"))
-    storage.write_bytes(f"{footage}/notes/a.txt", b"hello")
+    # Archives and tables hold pictures, and are none.
+    for name in ("a.txt", "a.zip", "a.tar.gz", "a.parquet"):
+        storage.write_bytes(f"{footage}/notes/{name}", b"hello")
     with pytest.raises(ValueError, match="neither pictures nor clips"):
         comparison.compare(CompareConfig(*both, f"{footage}/notes"))
     with pytest.raises(ValueError, match="frame_step"):
