@@ -21,7 +21,8 @@ def read(path: Path, reach: Reach | None) -> Iterator[Piece]:
         picture = images.decode(path.read_bytes(), deep=True)
     except PictureError as error:
         raise MediumError(str(error)) from error
-    yield Piece(Window.alone(picture.pixels[None]), replace(picture, pixels=picture.pixels[:0]))
+    state = replace(picture, pixels=picture.pixels[:0])
+    yield Piece(Window.alone(picture.pixels[None]), state, lost=picture.lost)
 
 
 def write(state: Picture, pixels: NDArray[Any], encoding: Encoding) -> bytes:

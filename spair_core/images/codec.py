@@ -2,13 +2,15 @@
 
 The header is read and held against limits before a single pixel is decoded; only the formats named
 here are opened at all. What is not colour (alpha, ICC profile, EXIF, text, resolution) is carried along, and
-how the file was coded, so that a restored one has it too. A phone's JPEG with several pictures in it (MPO)
-counts as its first one.
+how the file was coded, so that a restored one has it too; what cannot be is named. A file of several frames
+or pages is refused here, as its first one is not all of it: `frames` reads those. A JPEG with several
+pictures in it (MPO), such as a phone's with a gain map or a preview, counts as its first; the rest is kept.
 """
 
 from __future__ import annotations
 
 import io
+import re
 import struct
 import warnings
 from collections.abc import Iterator
@@ -16,7 +18,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -37,6 +38,9 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """What makes a picture of each EXIF orientation upright."""
+ORIENTATION_IN_XMP = re.compile(rb"(tiff:Orientation(?:\s*=\s*[\"']|>\s*))[2-8]")
+MOST_BARE_EXIF = 32
+"""Bytes of an EXIF that says nothing, or nothing but how to turn the picture."""
 DAMAGE = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError, struct.error)
 """What Pillow raises on damaged files."""
 
@@ -61,25 +65,65 @@ def probe(data: bytes, limits: DecodeLimits | None = None) -> tuple[int, int]:
 def decode(data: bytes, limits: DecodeLimits | None = None, *, deep: bool = False) -> Picture:
     """A picture from untrusted bytes; `deep` keeps 16 bit a channel, which are else made 8.
 
-    Raises PictureError: empty, no picture, another format, over a limit, animated, cut short.
+    Raises PictureError: empty, no picture, another format, over a limit, several frames, cut short.
     """
     with _opened(data, limits or DecodeLimits()) as image:
-        form = format_of(image.format)
-        samples = _deep_colour(data, image) if deep and _is_deep_colour(image) else None
-        kept = form.kept(image)
-        if samples is None:
-            image.load()
-        orientation = _orientation(image)
-        mode: Literal["RGB", "L", "CMYK"] = _mode(image)
-        exif = _exif_without_orientation(image, form)
-        if samples is not None:
-            pixels, alpha, inks = (*_split(_turned(samples, orientation)), None)
-        else:
-            turn = TURNS.get(orientation)
-            upright = image if turn is None else image.transpose(turn)
-            pixels, alpha, inks = (*_to_rgb(upright, deep=deep), _inks(upright))
-        profile = _profile(image, mode)
-        return Picture(pixels, form.name, alpha, profile, exif, form.lossless(data), mode, inks, kept)
+        return _decoded(image, data, deep=deep)
+
+
+def _decoded(image: Image.Image, data: bytes, *, deep: bool) -> Picture:
+    """The frame that the file is at."""
+    form = format_of(image.format)
+    samples = form.deep_read(image, data) if deep else None
+    # Of what is loaded, some formats' EXIF is no more as it was.
+    kept, lost = form.kept(image, data), form.lost(image, data)
+    if samples is None:
+        image.load()
+    orientation = _orientation(image)
+    mode: Literal["RGB", "L", "CMYK"] = _mode(image)
+    exif = _exif_without_orientation(image, form)
+    if samples is not None:
+        pixels, alpha, inks = (*_split(_turned(samples, orientation)), None)
+    else:
+        turn = TURNS.get(orientation)
+        upright = image if turn is None else image.transpose(turn)
+        pixels, alpha, inks = (*_to_rgb(upright, deep=deep), _inks(upright))
+    profile = _profile(image, mode)
+    lost = (*lost, *_lost(image, form, alpha is not None, exif, profile))
+    kept = {name: _upright_xmp(value) if name == "xmp" else value for name, value in kept.items()}
+    return Picture(pixels, form.name, alpha, profile, exif, form.lossless(data), mode, inks, kept, lost)
+
+
+def _upright_xmp(xmp: bytes) -> bytes:
+    """Without an orientation that would turn the picture again."""
+    return ORIENTATION_IN_XMP.sub(rb"\g<1>1", xmp)
+
+
+def _lost(
+    image: Image.Image, form: PictureFormat, alpha: bool, exif: bytes | None, profile: bytes | None
+) -> tuple[str, ...]:
+    """What of a file the codec sees that a copy cannot have."""
+    found = []
+    if alpha and not form.alpha:
+        found.append(f"its transparency, which {form.name} pictures are written without")
+    if image.info.get("icc_profile") and profile is None:
+        found.append("its colour profile, which is for other colours than its own or cannot be read")
+    if form.most_exif == 0:
+        return tuple(found)
+    if form.most_exif is not None and len(exif or b"") > form.most_exif:
+        found.append(f"its EXIF, of more than {form.most_exif:,} bytes")
+    if exif is None and len(image.info.get("exif") or b"") > MOST_BARE_EXIF:
+        found.append("its EXIF, which cannot be read")
+    if _has_thumbnail(image):
+        found.append("the thumbnail in its EXIF, which showed the picture as it was")
+    return tuple(found)
+
+
+def _has_thumbnail(image: Image.Image) -> bool:
+    try:
+        return ExifTags.Base.JpegIFOffset in image.getexif().get_ifd(ExifTags.IFD.IFD1)
+    except DAMAGE:
+        return False
 
 
 def encode(picture: Picture, *, quality: int | None = None) -> bytes:
@@ -93,17 +137,17 @@ def encode(picture: Picture, *, quality: int | None = None) -> bytes:
     if picture.pixels.dtype == np.uint16 and not grey:
         if form.deep is None:
             raise PictureError(f"{form.name} holds no 16 bit of colour")
-        return form.deep(picture)
-    image = _image(picture, form)
+        return form.completed(form.deep(picture, quality), picture)
+    image = form.converted(_image(picture, form), picture)
     options = form.options(picture, quality)
     if picture.icc_profile and form.profile and (image.mode in ("RGB", "RGBA") or picture.mode in form.modes):
         options["icc_profile"] = picture.icc_profile
     too_long = form.most_exif is not None and len(picture.exif or b"") > form.most_exif
     if picture.exif and not too_long:
-        options["exif"] = picture.exif
+        options.setdefault("exif", picture.exif)
     stream = io.BytesIO()
     image.save(stream, format=form.name, **options)
-    return stream.getvalue()
+    return form.completed(stream.getvalue(), picture)
 
 
 def _image(picture: Picture, form: PictureFormat) -> Image.Image:
@@ -201,24 +245,6 @@ def _mode(image: Image.Image) -> Literal["RGB", "L", "CMYK"]:
 
 def _inks(image: Image.Image) -> NDArray[np.uint8] | None:
     return np.asarray(image) if image.mode == "CMYK" else None
-
-
-def _is_deep_colour(image: Image.Image) -> bool:
-    """Whether an opened file has 16 bit a channel that Pillow would halve."""
-    if image.format == "TIFF":
-        bits = image.tag_v2.get(ExifTags.Base.BitsPerSample, ())  # type: ignore[attr-defined]
-        return len(bits) in (3, 4) and set(bits) == {16}
-    tiles = getattr(image, "tile", []) if image.format == "PNG" else []
-    return bool(tiles) and tiles[0].args in ("RGB;16B", "RGBA;16B", "LA;16B")
-
-
-def _deep_colour(data: bytes, image: Image.Image) -> NDArray[np.uint16]:
-    """[H, W, 3 or 4], as the file holds it."""
-    read = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if read is None or read.dtype != np.uint16 or read.ndim != 3:
-        raise PictureError(f"{image.format} of 16 bit in a form that cannot be read: save it as PNG")
-    order = [2, 1, 0, 3][: read.shape[2]]
-    return np.ascontiguousarray(read[..., order])
 
 
 def _split(samples: NDArray[np.uint16]) -> tuple[Samples, Samples | None]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from spair_core.images.formats.heif import AVIF, HEIC
 from spair_core.images.formats.jpeg import JPEG
-from spair_core.images.formats.jpeg2000 import JPEG2000
 from spair_core.images.formats.picture_format import PictureFormat
-from spair_core.images.formats.plain import BMP, PPM, TGA
+from spair_core.images.formats.plain import BMP, JPEG2000, PPM, TGA
 from spair_core.images.formats.png import PNG
 from spair_core.images.formats.tiff import TIFF
-from spair_core.images.formats.web import AVIF, WEBP
+from spair_core.images.formats.web import GIF, WEBP
 
-FORMATS: tuple[PictureFormat, ...] = (JPEG, PNG, WEBP, BMP, TIFF, AVIF, JPEG2000, PPM, TGA)
+FORMATS: tuple[PictureFormat, ...] = (JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF, HEIC, JPEG2000, PPM, TGA)
 
 
 def suffixes() -> frozenset[str]:

@@ -1,8 +1,15 @@
-"""JPEG: coded again as the source was. A phone's file with several pictures (MPO) counts as its first one."""
+"""JPEG: coded again as the source was, with all that stands beside its picture.
+
+Segments that Pillow does not write and bytes behind the picture (the film of a motion photo, a gain map)
+are kept as they are; where the file's index of several pictures (MPF, CIPA DC-007) tells places, they follow.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import re
+import struct
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 from PIL import Image, JpegImagePlugin
 
@@ -16,24 +23,174 @@ QUALITY = 95
 """Where there is no source whose tables could be taken."""
 NOT_SUBSAMPLED, HALVED = 0, 2
 """4:4:4 and 4:2:0 in Pillow's numbers; it cannot write rarer ones, which become the latter."""
+MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]", re.DOTALL)
+START_OF_SCAN, END, COMMENT = 0xDA, 0xD9, 0xFE
+WRITTEN = (b"JFIF\0", b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFILE\0", b"Adobe")
+"""How segments begin that Pillow writes by itself."""
+THUMBNAILS = (b"JFXX\0",)
+CREDENTIALS = 0xEB
+"""The segment of C2PA's and other JUMBF boxes."""
+MPF = b"MPF\0"
+MP_ENTRIES, MP_ENTRY = 0xB002, 16
+PHOTOSHOP, RESOURCE = b"Photoshop 3.0\0", b"8BIM"
+RESOURCE_THUMBNAILS = (0x0409, 0x040C)
+GAIN_MAPS = (b"hdrgm:", b"hdrgainmap", b"urn:iso:std:iso:ts:21496:-1")
 
 
-def _kept(image: Image.Image) -> dict[str, Any]:
+def segments(data: bytes, start: int = 0) -> tuple[list[tuple[int, bytes, int]], int]:
+    """(marker, body, place of the body) before the pixels of the JPEG that begins at `start`, and where it
+    ends."""
+    found: list[tuple[int, bytes, int]] = []
+    place, scans = start + 2, 0
+    while marker := MARKER.search(data, place):
+        kind, body = data[marker.end() - 1], marker.end() + 2
+        if kind == END:
+            return found, marker.end()
+        place = body - 2 + max(int.from_bytes(data[body - 2 : body], "big"), 2)
+        scans += kind == START_OF_SCAN
+        if not scans:
+            found.append((kind, data[body:place], body))
+    return found, len(data)
+
+
+def pictures(data: bytes) -> list[tuple[int, int]]:
+    """Where each of the pictures that the file's index names begins and ends; the gain maps among them are
+    none. Of a file without such an index, the one that there is."""
+    head, end = segments(data)
+    found = [(0, end)]
+    for body, place in ((body, place) for _, body, place in head if body.startswith(MPF)):
+        for at, order in _entries(body):
+            start = struct.unpack_from(f"{order}I", body, at + 8)[0] + place + len(MPF)
+            if data[start : start + 2] == b"\xff\xd8" and start >= found[-1][1]:
+                found.append((start, segments(data, start)[1]))
+    return [found[0], *(one for one in found[1:] if not _is_gain_map(data, one[0]))]
+
+
+def _is_gain_map(data: bytes, start: int) -> bool:
+    return any(sign in body for _, body, _ in segments(data, start)[0] for sign in GAIN_MAPS)
+
+
+def _entries(body: bytes) -> Iterator[tuple[int, str]]:
+    """Of an MPF segment's body, where the entries of its pictures are, and how their bytes are ordered."""
+    order = "<" if body[4:6] == b"II" else ">"
+    try:
+        place = 4 + struct.unpack_from(f"{order}I", body, 8)[0]
+        for number in range(struct.unpack_from(f"{order}H", body, place)[0]):
+            tag, _, size, offset = struct.unpack_from(f"{order}HHII", body, place + 2 + 12 * number)
+            if tag == MP_ENTRIES:
+                last = min(4 + offset + size, len(body)) - MP_ENTRY
+                yield from ((at, order) for at in range(4 + offset, last + 1, MP_ENTRY))
+    except struct.error:
+        return
+
+
+def put_together(coded: Sequence[bytes], source: bytes) -> bytes:
+    """A file of several pictures with others in their places: what stood between and behind them is kept."""
+    written, last, moved = b"", 0, []
+    for jpeg, (start, end) in zip(coded, pictures(source), strict=True):
+        written += source[last:start]
+        moved.append(Moved(start, end, len(written), len(written) + len(jpeg)))
+        written, last = written + jpeg, end
+    return _indexed(written + source[last:], _index(source), moved)
+
+
+class Moved(NamedTuple):
+    """Where a picture began and ended, and where it does now."""
+
+    start: int
+    end: int
+    new_start: int
+    new_end: int
+
+
+def _index(data: bytes) -> int | None:
+    """From where a file's index of pictures counts."""
+    return next((at + len(MPF) for _, body, at in segments(data)[0] if body.startswith(MPF)), None)
+
+
+def _indexed(data: bytes, before: int | None, moved: Sequence[Moved]) -> bytes:
+    """A file with its index put right, which counted from `before` in its source."""
+    now = _index(data)
+    if before is None or now is None:
+        return data
+    put = bytearray(data)
+    for number, (at, order) in enumerate(_entries(data[now - len(MPF) : now + MOST_EXIF])):
+        size, offset = struct.unpack_from(f"{order}II", data, now - len(MPF) + at + 4)
+        start, size = _now_at(before + offset if number else 0, size, moved)
+        struct.pack_into(f"{order}II", put, now - len(MPF) + at + 4, size, start - now if number else 0)
+    return bytes(put)
+
+
+def _now_at(start: int, size: int, moved: Sequence[Moved]) -> tuple[int, int]:
+    for one in moved:
+        if one.start == start:
+            return one.new_start, one.new_end - one.new_start
+    grown = [one.new_end - one.end for one in moved if one.end <= start]
+    return start + (grown[-1] if grown else 0), size
+
+
+def _kept(image: Image.Image, data: bytes) -> dict[str, Any]:
     found = resolution(image)
     tables = getattr(image, "quantization", None)
     if tables:
         found["qtables"] = {number: list(table) for number, table in tables.items()}
         found["subsampling"] = _sampling(image)
         found["progressive"] = bool(image.info.get("progressive"))
-    for name, most in (("comment", MOST_EXIF), ("xmp", MOST_XMP)):
-        if 0 < len(image.info.get(name, b"")) <= most:
-            found[name] = image.info[name]
+    if 0 < len(image.info.get("xmp", b"")) <= MOST_XMP:
+        found["xmp"] = image.info["xmp"]
+    head, end = segments(data)
+    found["extra"] = b"".join(
+        struct.pack(">BBH", 0xFF, kind, len(body) + 2) + body
+        for kind, body in ((kind, _without_thumbnails(body)) for kind, body, _ in head)
+        if _is_beside(kind, body)
+    )
+    found["behind"] = data[end:], end, _index(data)
     return found
 
 
+def _is_beside(kind: int, body: bytes) -> bool:
+    told = kind == COMMENT or (0xE0 <= kind <= 0xEF and kind != CREDENTIALS)
+    return told and not body.startswith((*WRITTEN, *THUMBNAILS))
+
+
+def _without_thumbnails(body: bytes) -> bytes:
+    """Photoshop's resources without those that would show the picture as it was."""
+    if not body.startswith(PHOTOSHOP):
+        return body
+    left, place = bytearray(PHOTOSHOP), len(PHOTOSHOP)
+    while body[place : place + 4] == RESOURCE and place + 12 <= len(body):
+        kind = int.from_bytes(body[place + 4 : place + 6], "big")
+        name = body[place + 6] + 1
+        at = place + 6 + name + name % 2
+        size = int.from_bytes(body[at : at + 4], "big")
+        after = at + 4 + size + size % 2
+        left += b"" if kind in RESOURCE_THUMBNAILS else body[place:after]
+        place = after
+    return bytes(left)
+
+
+def _lost(image: Image.Image, data: bytes) -> tuple[str, ...]:
+    head, _ = segments(data)
+    found = []
+    if any(body.startswith(THUMBNAILS) or _without_thumbnails(body) != body for _, body, _ in head):
+        found.append("a thumbnail, which showed the picture as it was")
+    if any(kind == CREDENTIALS for kind, _, _ in head):
+        found.append(
+            "content credentials (C2PA) or other JUMBF boxes, which vouched for the picture as it was"
+        )
+    if any(kind in (0xC9, 0xCA) for kind, _, _ in head):
+        found.append("arithmetic coding, in place of which there is Huffman coding")
+    if _sampling(image) != (JpegImagePlugin.get_sampling(image) if len(_factors(image)) > 1 else 0):
+        found.append("its rare sampling of colour, in place of which there is 4:2:0")
+    return tuple(found)
+
+
+def _factors(image: Image.Image) -> set[tuple[int, int]]:
+    return {(across, down) for _, across, down, _ in getattr(image, "layer", ())}
+
+
 def _sampling(image: Image.Image) -> int:
-    factors = {(across, down) for _, across, down, _ in getattr(image, "layer", ())}
-    if len(factors) <= 1:
+    if len(_factors(image)) <= 1:
         return NOT_SUBSAMPLED
     known: int = JpegImagePlugin.get_sampling(image)
     return known if known in (1, 2) else HALVED
@@ -41,17 +198,25 @@ def _sampling(image: Image.Image) -> int:
 
 def _options(picture: Picture, quality: int | None) -> dict[str, Any]:
     options = {"subsampling": NOT_SUBSAMPLED, **picture.kept}
+    options.pop("behind", None)
     if quality is not None or "qtables" not in options:
         options.pop("qtables", None)
         options["quality"] = QUALITY if quality is None else quality
     return options
 
 
+def _completed(data: bytes, picture: Picture) -> bytes:
+    behind, end, index = picture.kept.get("behind", (b"", 0, None))
+    return _indexed(data + behind, index, [Moved(0, end, 0, len(data))])
+
+
 JPEG = PictureFormat(
     "JPEG",
-    frozenset({".jpg", ".jpeg", ".jpe"}),
+    frozenset({".jpg", ".jpeg", ".jpe", ".mpo"}),
     _options,
     _kept,
+    _lost,
+    _completed,
     most_exif=MOST_EXIF,
     modes=frozenset({"L", "CMYK"}),
     taken_for_it=("MPO",),

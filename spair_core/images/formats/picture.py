@@ -23,10 +23,10 @@ class Picture:
     copy must keep.
 
     `alpha` [H, W] is of the same type. `mode` says what the file holds: RGB, grey (L), or CMYK, whose `inks`
-    uint8 [H, W, 4] are kept for the pixels that do not change. `lossless` says whether a WebP was; `exif` has
-    its orientation removed (it is applied). `kept` is what the format's module found in the file to save it
-    by again: text, resolution, tables. A profile for other colours is left out, and so is EXIF that cannot be
-    read.
+    uint8 [H, W, 4] are kept for the pixels that do not change. `lossless` says whether its coding was; `exif`
+    has its orientation removed (it is applied). `kept` is what the format's module found in the file to save
+    it by again: text, resolution, tables. `lost` says, a sentence each, what of the file no copy has, such as
+    a profile for other colours, or EXIF that cannot be read.
     """
 
     pixels: Samples
@@ -38,6 +38,7 @@ class Picture:
     mode: Literal["RGB", "L", "CMYK"] = "RGB"
     inks: NDArray[np.uint8] | None = None
     kept: Mapping[str, Any] = field(default_factory=dict)
+    lost: tuple[str, ...] = ()
 
     def with_pixels(self, pixels: Samples) -> Picture:
         """The same file with other pixels. Raises ValueError where size or type differ."""

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
+import numpy as np
 from PIL import Image
 
-from spair_core.images.formats.picture import Picture
+from spair_core.images.formats.picture import Picture, PictureError, Samples
 
 Kept = Mapping[str, Any]
+
+BLOCK, BLOCKS = 64, 4
+"""Sizes are told from a mosaic of so many blocks a side, with sides of so many pixels."""
+TRIES = 6
+WORST, BEST = 20, 98
+"""Qualities between which that of the source is looked for."""
 
 
 def has_more_frames(image: Image.Image) -> bool:
@@ -24,6 +33,57 @@ def resolution(image: Image.Image) -> dict[str, Any]:
     return {"dpi": tuple(float(side) for side in dpi)} if dpi and all(dpi) else {}
 
 
+def bits_a_pixel(image: Image.Image, data: bytes) -> float:
+    """What a file spends on a pixel, without what it tells beside them."""
+    told = sum(len(image.info.get(name) or b"") for name in ("exif", "icc_profile", "xmp"))
+    return 8 * max(len(data) - told, 1) / (image.width * image.height)
+
+
+def quality_of(pixels: Samples, bits: float, size: Callable[[Samples, int], int]) -> int:
+    """The best quality at which a picture [H, W, 3] takes at most so many bits a pixel.
+
+    `size` gives the bytes of pixels coded at a quality. Of large pictures only a mosaic of pieces is coded,
+    so the file comes out near its source's size and not at it.
+    """
+    sample = _mosaic(pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8))
+    budget = bits / 8 * sample.shape[0] * sample.shape[1]
+    low, high = WORST, BEST
+    for _ in range(TRIES):
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if size(sample, middle) <= budget else (low, middle - 1)
+    return low
+
+
+def _mosaic(pixels: Samples) -> Samples:
+    side = BLOCK * BLOCKS
+    if pixels.shape[0] <= side or pixels.shape[1] <= side:
+        return pixels[:side, :side]
+    tops, lefts = (np.linspace(0, length - BLOCK, BLOCKS).astype(int) for length in pixels.shape[:2])
+    rows = [np.hstack([pixels[top : top + BLOCK, left : left + BLOCK] for left in lefts]) for top in tops]
+    return np.vstack(rows)
+
+
+def coded_size(format: str, **options: Any) -> Callable[[Samples, int], int]:
+    """For `quality_of`: what Pillow makes of pixels in that format."""
+
+    def size(pixels: Samples, quality: int) -> int:
+        stream = io.BytesIO()
+        Image.fromarray(pixels).save(stream, format, quality=quality, **options)
+        return stream.tell()
+
+    return size
+
+
+def deep_colour(data: bytes, format: str, page: int = 0) -> Samples:
+    """uint16 [H, W, 3 or 4] as a file holds it. Raises PictureError."""
+    _, pages = cv2.imdecodemulti(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED, range=(page, page + 1))
+    read = pages[0] if pages else None
+    if read is None or read.dtype != np.uint16 or read.ndim != 3:
+        raise PictureError(f"{format} of 16 bit in a form that cannot be read: save it as PNG")
+    order = [2, 1, 0, 3][: read.shape[2]]
+    return np.ascontiguousarray(read[..., order])
+
+
 @dataclass(frozen=True)
 class PictureFormat:
     """One format. A module of this room has one, `catalogue.FORMATS` all."""
@@ -35,8 +95,14 @@ class PictureFormat:
     options: Callable[[Picture, int | None], dict[str, Any]]
     """(picture, quality from 1 to 100, or None for the source's own): what Pillow's `save` is told beside
     alpha, profile and EXIF."""
-    kept: Callable[[Image.Image], Kept] = lambda image: {}
+    kept: Callable[[Image.Image, bytes], Kept] = lambda image, data: {}
     """What an opened file has that a copy needs to be like it: becomes `Picture.kept`."""
+    lost: Callable[[Image.Image, bytes], tuple[str, ...]] = lambda image, data: ()
+    """What of an opened file a copy cannot have, a sentence each, beside what the codec sees by itself."""
+    completed: Callable[[bytes, Picture], bytes] = lambda data, picture: data
+    """A saved file with what Pillow does not write of what was kept."""
+    converted: Callable[[Image.Image, Picture], Image.Image] = lambda image, picture: image
+    """What is saved, in a mode that the files hold, of RGB or RGBA."""
     alpha: bool = False
     """Whether its files hold transparency."""
     profile: bool = True
@@ -45,8 +111,11 @@ class PictureFormat:
     """Longest EXIF in bytes that they take; None: any."""
     modes: frozenset[str] = frozenset({"L"})
     """What else than RGB they hold: L (grey), CMYK (inks)."""
-    deep: Callable[[Picture], bytes] | None = None
+    deep: Callable[[Picture, int | None], bytes] | None = None
     """Files of colour with 16 bit a channel, which Pillow cannot write; None where there are none."""
+    deep_read: Callable[[Image.Image, bytes], Samples | None] = lambda image, data: None
+    """uint16 [H, W, 3 or 4], scaled to all of 16 bit, of an opened file with colour of more than 8 bit, which
+    Pillow would halve; None of others."""
     deep_grey: bool = False
     """Whether they hold grey of 16 bit."""
     taken_for_it: tuple[str, ...] = ()

@@ -12,24 +12,54 @@ import cv2
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from spair_core.images.formats.picture import Picture
-from spair_core.images.formats.picture_format import PictureFormat, resolution
+from spair_core.images.formats.picture import Picture, Samples
+from spair_core.images.formats.picture_format import PictureFormat, deep_colour, resolution
 
 MOST_TEXT = 1 << 20
 """Characters of one text that are carried over."""
 COMPRESSION = 4
 PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 """Chunks that hold the pixels or say how; the others tell of the picture."""
+FRAMES = (b"acTL", b"fcTL", b"fdAT")
+WRITTEN = (*PIXELS, *FRAMES, b"iCCP", b"pHYs", b"tEXt", b"zTXt", b"iTXt", b"eXIf")
+"""Chunks that Pillow writes, or `put_together` does."""
+OURS = (*WRITTEN, b"sBIT", b"bKGD", b"hIST", b"iDOT")
+"""Those beside them that nobody misses: they speak of how the source's pixels were laid out."""
+COPIED = (b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI", b"oFFs", b"pCAL", b"sCAL", b"sTER", b"tIME")
+"""Those that hold for any pixels, though they do not say that they may be copied."""
+SAFE_TO_COPY = 0x20
+"""The bit of a chunk's last letter that says it (PNG specification, 5.4)."""
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+DEEP = ("RGB;16B", "RGBA;16B", "LA;16B")
+"""Pillow's names of what it halves."""
 
 
-def _kept(image: Image.Image) -> dict[str, Any]:
+def _kept(image: Image.Image, data: bytes) -> dict[str, Any]:
     image.load()  # text may come after the pixels
     texts = {k: v for k, v in getattr(image, "text", {}).items() if len(v) <= MOST_TEXT}
-    return resolution(image) | ({"text": texts} if texts else {})
+    beside = [(kind, body) for kind, body in chunks(data) if kind not in WRITTEN and _can_be_copied(kind)]
+    behind = data[sum(12 + len(body) for _, body in chunks(data)) + len(SIGNATURE) :]
+    found = {"text": texts, "chunks": beside, "behind": behind}
+    return resolution(image) | {name: value for name, value in found.items() if value}
+
+
+def _can_be_copied(kind: bytes) -> bool:
+    return kind in COPIED or bool(kind[3] & SAFE_TO_COPY)
+
+
+def _lost(image: Image.Image, data: bytes) -> tuple[str, ...]:
+    kinds = [kind for kind, _ in chunks(data)]
+    names = sorted(
+        {kind.decode("latin-1") for kind in kinds if kind not in OURS and not _can_be_copied(kind)}
+    )
+    found = [f"PNG chunks that hold for the picture as it was: {', '.join(names)}"] if names else []
+    if any(len(text) > MOST_TEXT for text in getattr(image, "text", {}).values()):
+        found.append(f"a text of more than {MOST_TEXT:,} characters")
+    return tuple(found)
 
 
 def _options(picture: Picture, quality: int | None) -> dict[str, Any]:
-    options = {k: v for k, v in picture.kept.items() if k != "text"}
+    options = {k: v for k, v in picture.kept.items() if k not in ("text", "chunks", "behind")}
     info = PngImagePlugin.PngInfo()
     for key, text in picture.kept.get("text", {}).items():
         if isinstance(text, PngImagePlugin.iTXt):
@@ -39,7 +69,7 @@ def _options(picture: Picture, quality: int | None) -> dict[str, Any]:
     return {**options, "pnginfo": info, "compress_level": COMPRESSION}
 
 
-def _deep(picture: Picture) -> bytes:
+def _deep(picture: Picture, quality: int | None) -> bytes:
     """Pixels by OpenCV; all that tells of the picture as Pillow writes it."""
     planes = [picture.pixels[..., ::-1]]
     if picture.alpha is not None:
@@ -51,20 +81,48 @@ def _deep(picture: Picture) -> bytes:
     told: dict[str, Any] = {"icc_profile": picture.icc_profile, "exif": picture.exif}
     options = _options(picture, None) | {key: value for key, value in told.items() if value}
     Image.new("RGB", (1, 1)).save(beside, "PNG", **options)
-    chunks = list(_chunks(written.tobytes()))
-    chunks[1:1] = [chunk for chunk in _chunks(beside.getvalue()) if chunk[0] not in PIXELS]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        for kind, body in chunks
-    )
+    whole = list(chunks(written.tobytes()))
+    whole[1:1] = [one for one in chunks(beside.getvalue()) if one[0] not in PIXELS]
+    return SIGNATURE + b"".join(chunk(*one) for one in whole)
 
 
-def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+def _deep_read(image: Image.Image, data: bytes) -> Samples | None:
+    tiles = getattr(image, "tile", [])
+    return deep_colour(data, "PNG") if tiles and tiles[0].args in DEEP else None
+
+
+def _completed(data: bytes, picture: Picture) -> bytes:
+    """With the chunks that were beside the picture, before its pixels, and what was behind it."""
+    whole = list(chunks(data))
+    whole[1:1] = picture.kept.get("chunks", [])
+    return SIGNATURE + b"".join(chunk(*one) for one in whole) + picture.kept.get("behind", b"")
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    """As it stands in a file."""
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """(type, body) of each chunk of a file."""
     place = 8
     while place + 8 <= len(data):
         size = struct.unpack_from(">I", data, place)[0]
         yield data[place + 4 : place + 8], data[place + 8 : place + 8 + size]
+        if data[place + 4 : place + 8] == b"IEND":
+            return
         place += 12 + size
 
 
-PNG = PictureFormat("PNG", frozenset({".png"}), _options, _kept, alpha=True, deep=_deep, deep_grey=True)
+PNG = PictureFormat(
+    "PNG",
+    frozenset({".png", ".apng"}),
+    _options,
+    _kept,
+    _lost,
+    _completed,
+    alpha=True,
+    deep=_deep,
+    deep_read=_deep_read,
+    deep_grey=True,
+)

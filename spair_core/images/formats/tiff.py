@@ -1,38 +1,31 @@
-"""TIFF of one page, of 8 or 16 bit."""
+"""TIFF of one page or several, of 8 or 16 bit, with its compression and its tags."""
 
 from __future__ import annotations
 
 import io
-from typing import Any
+import struct
+from collections.abc import Iterable
+from typing import IO, Any
 
 import numpy as np
 import tifffile
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, TiffImagePlugin
 
-from spair_core.images.formats.picture import Picture
-from spair_core.images.formats.picture_format import PictureFormat, resolution
+from spair_core.images.formats.picture import Picture, Samples
+from spair_core.images.formats.picture_format import PictureFormat, deep_colour, resolution
 
-TEXTS = frozenset(
-    {
-        ExifTags.Base.ImageDescription,
-        ExifTags.Base.Make,
-        ExifTags.Base.Model,
-        ExifTags.Base.Software,
-        ExifTags.Base.DateTime,
-        ExifTags.Base.Artist,
-        ExifTags.Base.HostComputer,
-        ExifTags.Base.Copyright,
-    }
-)
-"""Tags that say something in words."""
-DESCRIPTIVE = TEXTS | {
-    ExifTags.Base.XResolution,
-    ExifTags.Base.YResolution,
-    ExifTags.Base.ResolutionUnit,
-    ExifTags.Base.ExifOffset,
-    ExifTags.Base.GPSInfo,
-}
-"""Tags that tell of the picture and not of how its file is laid out."""
+LAYOUT = frozenset({*range(254, 270), 273, 274, *range(277, 282), 284, *range(288, 294), 297, 301})
+LAYOUT |= {317, 318, 319, *range(320, 347), 347, *range(512, 533), 34675}
+"""Tags that say how the file is laid out, not what is in the picture; the profile is written by itself."""
+SUB_FILES = 330
+INSIDE = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo, ExifTags.IFD.Interop)
+"""Directories within the directory."""
+STRIPS, SIZES = 273, 279
+PREFIX = b"II*\0"
+MOST_BYTES = 1 << 32
+COMPRESSIONS = frozenset({"raw", "packbits", "tiff_lzw", "tiff_adobe_deflate", "zstd", "lzma"})
+"""Those without loss, which a copy has as well; of the others, JPEG stays one."""
+QUALITY = 95
 
 
 def _several(image: Image.Image) -> bool:
@@ -44,44 +37,121 @@ def _several(image: Image.Image) -> bool:
     return True
 
 
+def _kept(image: Image.Image, data: bytes) -> dict[str, Any]:
+    return resolution(image) | {"compression": image.info.get("compression", "raw")}
+
+
+def _lost(image: Image.Image, data: bytes) -> tuple[str, ...]:
+    beside = SUB_FILES in getattr(image, "tag_v2", {})
+    return ("pictures beside it (SubIFDs), such as previews of it as it was",) if beside else ()
+
+
 def _options(picture: Picture, quality: int | None) -> dict[str, Any]:
-    # libtiff, which compresses, refuses some EXIF that Pillow's own writer takes.
-    return {**picture.kept, "compression": "raw" if picture.exif else "tiff_deflate"}
+    """The EXIF is put in afterwards: libtiff, which compresses, refuses some."""
+    asked = picture.kept.get("compression", "tiff_adobe_deflate")
+    options: dict[str, Any] = {"exif": b"", **picture.kept}
+    if asked == "jpeg" and picture.alpha is None and not picture.lossless:
+        return {**options, "quality": quality or QUALITY}
+    return {**options, "compression": asked if asked in COMPRESSIONS else "tiff_adobe_deflate"}
 
 
-def _deep(picture: Picture) -> bytes:
-    """By tifffile, with the texts of the EXIF, profile and resolution."""
+def _deep(picture: Picture, quality: int | None) -> bytes:
+    """By tifffile, in deflated strips."""
     planes = [picture.pixels] + ([] if picture.alpha is None else [picture.alpha[..., None]])
-    exif = Image.Exif()
-    exif.load(picture.exif or b"")
-    tags = [(int(tag), "s", 0, str(text), True) for tag, text in exif.items() if tag in TEXTS]
     stream = io.BytesIO()
     tifffile.imwrite(
         stream,
         np.concatenate(planes, axis=2),
         photometric="rgb",
-        compression="zlib",
+        compression=None if picture.kept.get("compression") == "raw" else "zlib",
         extrasamples=None if picture.alpha is None else ["unassalpha"],
         resolution=picture.kept.get("dpi"),
         resolutionunit="INCH" if "dpi" in picture.kept else None,
         iccprofile=picture.icc_profile,
-        extratags=tags,
         metadata=None,
         software=False,
     )
     return stream.getvalue()
 
 
+def _deep_read(image: Image.Image, data: bytes) -> Samples | None:
+    bits = image.tag_v2.get(ExifTags.Base.BitsPerSample, ())  # type: ignore[attr-defined]
+    if len(bits) not in (3, 4) or set(bits) != {16}:
+        return None
+    return deep_colour(data, "TIFF", image.tell())
+
+
+def _completed(data: bytes, picture: Picture) -> bytes:
+    """With the tags, which it is laid out anew for."""
+    if not picture.exif:
+        return data
+    stream = io.BytesIO()
+    put_together([data], stream, picture.exif)
+    return stream.getvalue()
+
+
+def put_together(files: Iterable[bytes], target: IO[bytes], exif: bytes = b"") -> None:
+    """Write files of one page, as this module makes them, as pages of one, with the tags of an EXIF beside
+    those that they have. Raises ValueError over 4 GB."""
+    target.write(PREFIX + bytes(4))
+    link = len(PREFIX)  # where the place of the next directory is written
+    for data in files:
+        with Image.open(io.BytesIO(data), formats=["TIFF"]) as image:
+            directory = _directory(image, exif)
+        link = _laid(directory, data, target, link)
+
+
+def _directory(image: Image.Image, exif: bytes) -> TiffImagePlugin.ImageFileDirectory_v2:
+    told = Image.Exif()
+    told.load(exif)
+    directory = TiffImagePlugin.ImageFileDirectory_v2(PREFIX + bytes(4))
+    own = image.tag_v2  # type: ignore[attr-defined]
+    for tags, found in ((own, image.getexif()), (told, told)):
+        for tag in tags:
+            directory[tag] = found.get_ifd(tag) if tag in INSIDE else tags[tag]
+            if tag not in INSIDE and tag in (kinds := getattr(tags, "tagtype", {})):
+                directory.tagtype[tag] = kinds[tag]
+    return directory
+
+
+def _laid(directory: TiffImagePlugin.ImageFileDirectory_v2, data: bytes, target: IO[bytes], link: int) -> int:
+    """Write a page and its place where the last one asks for it; where it asks for the next one's."""
+    starts, sizes = directory[STRIPS], directory[SIZES]
+    # Pillow adds the place at which the directory ends.
+    directory[STRIPS] = tuple(np.cumsum([0, *sizes[:-1]]).tolist())
+    directory.tagtype[STRIPS] = TiffImagePlugin.TiffTags.LONG
+    here = target.tell()
+    written = directory.tobytes(here)
+    strips = b"".join(data[start : start + size] for start, size in zip(starts, sizes, strict=True))
+    if here + len(written) + len(strips) >= MOST_BYTES:
+        raise ValueError("over 4 GB, which is the most that a TIFF takes")
+    target.write(written + strips + bytes((len(written) + len(strips)) % 2))
+    target.seek(link)
+    target.write(struct.pack("<I", here))
+    target.seek(0, io.SEEK_END)
+    return here + 2 + 12 * int(struct.unpack_from("<H", written)[0])
+
+
+def _is_lossless(data: bytes) -> bool:
+    """Of the first page."""
+    with Image.open(io.BytesIO(data), formats=["TIFF"]) as image:
+        return image.info.get("compression") not in ("jpeg", "tiff_jpeg", "webp")
+
+
 TIFF = PictureFormat(
     "TIFF",
     frozenset({".tif", ".tiff"}),
     _options,
-    resolution,
+    _kept,
+    _lost,
+    _completed,
     alpha=True,
     modes=frozenset({"L", "CMYK"}),
     deep=_deep,
+    deep_read=_deep_read,
     deep_grey=True,
     several=_several,
+    lossless=_is_lossless,
     upright=True,
-    tells=lambda tag: tag in DESCRIPTIVE,
+    tells=lambda tag: tag not in LAYOUT,
 )

@@ -1,48 +1,168 @@
-"""WebP, lossless where the file was, and AVIF. Lossy ones do not say what their quality was."""
+"""GIF, whose palette is kept, and WebP, whose lossy ones get the quality that gives their source's size."""
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from spair_core.images.formats.picture import Picture
-from spair_core.images.formats.picture_format import PictureFormat
+from spair_core.images.formats.picture_format import PictureFormat, bits_a_pixel, coded_size, quality_of
 
-CHUNKS = 100
-"""Chunks that are looked through for the pixels."""
-WEBP_QUALITY, AVIF_QUALITY = 90, 85
+WEBP_QUALITY = 90
+"""Of lossy ones where there is no source."""
+WRITTEN = (b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP", b"EXIF", b"XMP ")
+COLOURS = 256
+OPAQUE = 128
+"""Alpha from which a GIF, which knows no more of it, shows a pixel."""
+
+
+def riff_chunks(data: bytes, place: int = 12) -> Iterator[tuple[bytes, bytes]]:
+    """(type, body) of a WebP's chunks."""
+    while place + 8 <= len(data):
+        kind, size = struct.unpack_from("<4sI", data, place)
+        yield kind, data[place + 8 : place + 8 + size]
+        place += 8 + size + size % 2
+
+
+def riff_chunk(kind: bytes, body: bytes) -> bytes:
+    """As it stands in a file."""
+    return kind + struct.pack("<I", len(body)) + body + bytes(len(body) % 2)
 
 
 def _is_lossless(data: bytes) -> bool:
-    place = 12
-    for _ in range(CHUNKS):
-        kind, size = data[place : place + 4], int.from_bytes(data[place + 4 : place + 8], "little")
+    """By the first picture of it that there is."""
+    for kind, body in riff_chunks(data[: 1 << 20]):
+        if kind == b"ANMF":
+            kind = next((inner for inner, _ in riff_chunks(body, 16) if inner != b"ALPH"), b"")
         if kind in (b"VP8 ", b"VP8L"):
             return kind == b"VP8L"
-        place += 8 + size + size % 2
     return False
 
 
-def _kept(image: Image.Image) -> dict[str, Any]:
-    return {"xmp": image.info["xmp"]} if image.info.get("xmp") else {}
+def _webp_kept(image: Image.Image, data: bytes) -> dict[str, Any]:
+    beside = {"xmp": image.info["xmp"]} if image.info.get("xmp") else {}
+    return {**beside, "bits": bits_a_pixel(image, data)}
 
 
-def _options(picture: Picture, quality: int | None) -> dict[str, Any]:
-    coding = {"lossless": True, "quality": 80} if picture.lossless else {"quality": quality or WEBP_QUALITY}
-    return {**picture.kept, **coding}
+def _webp_lost(image: Image.Image, data: bytes) -> tuple[str, ...]:
+    names = sorted({kind.decode("latin-1") for kind, _ in riff_chunks(data) if kind not in WRITTEN})
+    return (f"WebP chunks of unknown meaning: {', '.join(names)}",) if names else ()
+
+
+def _webp_options(picture: Picture, quality: int | None) -> dict[str, Any]:
+    options = {name: value for name, value in picture.kept.items() if name == "xmp"}
+    if picture.lossless:
+        return {**options, "lossless": True, "quality": 80, "exact": True}
+    if quality is None and "bits" in picture.kept:
+        quality = quality_of(picture.pixels, picture.kept["bits"], coded_size("WEBP"))
+    return {**options, "quality": quality or WEBP_QUALITY}
 
 
 WEBP = PictureFormat(
-    "WEBP", frozenset({".webp"}), _options, _kept, alpha=True, modes=frozenset(), lossless=_is_lossless
+    "WEBP",
+    frozenset({".webp"}),
+    _webp_options,
+    _webp_kept,
+    _webp_lost,
+    alpha=True,
+    modes=frozenset(),
+    lossless=_is_lossless,
 )
 
 
-def _avif_options(picture: Picture, quality: int | None) -> dict[str, Any]:
-    return {**picture.kept, "quality": quality or AVIF_QUALITY, "speed": 6, "max_threads": 1}
+def _gif_kept(image: Image.Image, data: bytes) -> dict[str, Any]:
+    found = {"comment": image.info["comment"]} if image.info.get("comment") else {}
+    return {**found, "colours": _colours(np.asarray(image.convert("RGB")))}
 
 
-AVIF = PictureFormat(
-    "AVIF", frozenset({".avif", ".avifs"}), _avif_options, _kept, alpha=True, modes=frozenset(), upright=True,
-    lossless=lambda data: False,
-)  # fmt: skip
+def _gif_lost(image: Image.Image, data: bytes) -> tuple[str, ...]:
+    return (f"colours: what was restored is shown in the {COLOURS} at most that a GIF has",)
+
+
+def _colours(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Those that occur, [n, 3], the most frequent ones where they are more than a palette holds."""
+    found, counts = np.unique(pixels.reshape(-1, 3), axis=0, return_counts=True)
+    return found[np.argsort(-counts, kind="stable")[:COLOURS]]
+
+
+def _gif_options(picture: Picture, quality: int | None) -> dict[str, Any]:
+    return {**{k: v for k, v in picture.kept.items() if k == "comment"}, "interlace": 0, "optimize": False}
+
+
+def _palette_of(image: Image.Image, picture: Picture) -> Image.Image:
+    """In few colours: those that the file had stay as they are; what shows others gets what is left of the
+    palette, and is shown in its nearest colours, mixed."""
+    pixels = np.asarray(image.convert("RGB"))
+    shown = np.ones(pixels.shape[:2], bool) if picture.alpha is None else picture.alpha >= OPAQUE
+    most = COLOURS if shown.all() else COLOURS - 1
+    palette = _palette(pixels[shown], picture.kept.get("colours", np.zeros((0, 3), np.uint8)), most)
+    mixed = _mixed(pixels, palette)
+    if shown.all():
+        return mixed
+    indices = np.where(shown, np.asarray(mixed), len(palette)).astype(np.uint8)
+    clear = Image.fromarray(indices, "P")
+    clear.putpalette([*palette.ravel().tolist(), 0, 0, 0])
+    clear.info["transparency"] = len(palette)
+    return clear
+
+
+def _palette(pixels: NDArray[np.uint8], had: NDArray[np.uint8], most: int) -> NDArray[np.uint8]:
+    """At most so many colours [n, 3] for pixels [k, 3]: all of them, or those that the file had and the best
+    for the rest."""
+    if not len(pixels):
+        return np.zeros((1, 3), np.uint8)
+    colours = np.unique(pixels, axis=0)
+    if len(colours) <= most:
+        return colours
+    kept = had[_isin(had, colours)][:most]
+    rest = pixels[~_isin(pixels, kept)]
+    left = most - len(kept)
+    if not left or not len(rest):
+        return kept
+    best = Image.fromarray(rest[None]).quantize(left, Image.Quantize.MEDIANCUT, kmeans=1)
+    found = np.asarray((best.getpalette() or [])[: 3 * left], np.uint8).reshape(-1, 3)
+    return np.concatenate([kept, found])
+
+
+def _isin(colours: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    return np.isin(_numbers(colours), _numbers(others))
+
+
+def _numbers(colours: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """A number a colour."""
+    return np.asarray(colours.astype(np.int64) @ np.array([1 << 16, 1 << 8, 1]))
+
+
+def _mixed(pixels: NDArray[np.uint8], palette: NDArray[np.uint8]) -> Image.Image:
+    """By error diffusion; pixels of a colour of the palette are of that colour."""
+    template = Image.new("P", (1, 1))
+    template.putpalette(palette.ravel().tolist())
+    mixed = Image.fromarray(pixels).quantize(palette=template, dither=Image.Dither.FLOYDSTEINBERG)
+    order = np.argsort(_numbers(palette), kind="stable")
+    known = _numbers(palette)[order]
+    wanted = _numbers(pixels.reshape(-1, 3))
+    place = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
+    exact = known[place] == wanted
+    indices = np.where(exact, order[place], np.asarray(mixed).ravel()).reshape(pixels.shape[:2])
+    image = Image.fromarray(indices.astype(np.uint8), "P")
+    image.putpalette(palette.ravel().tolist())
+    return image
+
+
+GIF = PictureFormat(
+    "GIF",
+    frozenset({".gif"}),
+    _gif_options,
+    _gif_kept,
+    _gif_lost,
+    converted=_palette_of,
+    alpha=True,
+    profile=False,
+    most_exif=0,
+    modes=frozenset(),
+)

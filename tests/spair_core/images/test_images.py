@@ -249,7 +249,13 @@ def test_a_phones_jpeg_counts_as_its_first_picture(photo):
     assert Image.open(io.BytesIO(data)).n_frames == 2
     assert picture.format == "JPEG"
     assert np.abs(picture.pixels.astype(int) - np.asarray(photo)).mean() < 3
-    assert Image.open(io.BytesIO(images.encode(picture))).format == "JPEG"
+    again = Image.open(
+        io.BytesIO(images.encode(replace(picture, kept={**picture.kept, "progressive": True})))
+    )
+    beside = Image.open(io.BytesIO(data))
+    for one in (beside, again):
+        one.seek(1)
+    assert (np.asarray(again) == np.asarray(beside)).all()
 
 
 def profile_for(space):
@@ -309,7 +315,7 @@ def test_what_is_no_picture():
         assert "not a picture of a known format" in refused(data)
 
 
-@pytest.mark.parametrize("format", ["GIF", "ICO", "PCX", "SGI", "PDF"])
+@pytest.mark.parametrize("format", ["ICO", "PCX", "SGI", "PDF"])
 def test_formats_that_are_not_listed(photo, format):
     assert "not a picture of a known format" in refused(saved(photo, format))
 
@@ -332,7 +338,7 @@ def test_a_bomb_in_the_text_of_a_png(photo):
     assert "damaged" in refused(data[:33] + chunk + data[33:])
 
 
-@pytest.mark.parametrize("format", ["WEBP", "PNG", "TIFF"])
+@pytest.mark.parametrize("format", ["WEBP", "PNG", "TIFF", "GIF", "AVIF", "HEIF"])
 def test_several_frames_are_refused(photo, format):
     assert "several frames" in refused(saved(photo, format, save_all=True, append_images=[photo.rotate(90)]))
 

@@ -1,0 +1,191 @@
+"""AVIF and HEIC, two codecs in one kind of container; both get the quality that gives their source's size."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import Any
+
+import cv2
+import numpy as np
+import pillow_heif
+from PIL import Image
+
+from spair_core.images.formats.picture import Picture, PictureError, Samples
+from spair_core.images.formats.picture_format import PictureFormat, bits_a_pixel, coded_size, quality_of
+
+AVIF_QUALITY = 85
+HEIC_QUALITY = 90
+"""Where there is no source."""
+SPEED = 6
+COLOURS = re.compile(rb"colrnclx(.{4})", re.DOTALL)
+"""Where such a file says what its colours are: primaries and transfer, two bytes each (ITU-T H.273)."""
+ITEM = re.compile(rb"infe[\x02\x03].{7}(.{4})", re.DOTALL)
+"""Where it names the kind of one of its items; those of more than 65535 are not told."""
+DEEP = {"RGB;16": 3, "RGBA;16": 4}
+"""Channels of what more than 8 bit are read from, in the library's names."""
+LIGHT = (
+    "content_light_level",
+    "mastering_display_colour_volume",
+    "ambient_viewing_environment",
+    "nominal_diffuse_white_luminance",
+    "pixel_aspect_ratio",
+)
+"""What a HEIC says of HDR screens, and of its pixels' shape."""
+
+pillow_heif.register_heif_opener()
+
+
+def _kept(image: Image.Image, data: bytes) -> dict[str, Any]:
+    found = {"xmp": image.info["xmp"]} if image.info.get("xmp") else {}
+    colours = COLOURS.search(data)
+    return {**found, "bits": bits_a_pixel(image, data)} | ({"colours": colours[1]} if colours else {})
+
+
+def _avif_bits(data: bytes) -> int:
+    """A channel, by the first codec's settings (av1C, AV1 in ISOBMFF 2.3)."""
+    place = data.find(b"av1C")
+    flags = data[place + 6] if 0 <= place < len(data) - 6 else 0
+    return 8 if not flags & 0x40 else 12 if flags & 0x20 else 10
+
+
+def _avif_lost(image: Image.Image, data: bytes) -> tuple[str, ...]:
+    found = _items_lost(data)
+    if _avif_bits(data) > 8 and _deep_avif_read(image, data) is None:
+        found.append(
+            f"its {_avif_bits(data)} bit, made 8: beside EXIF, XMP or a profile no more can be written"
+        )
+    return tuple(found)
+
+
+def _items_lost(data: bytes) -> list[str]:
+    return ["its gain map, and so its brighter look on HDR screens"] if b"tmap" in ITEM.findall(data) else []
+
+
+def _avif_options(picture: Picture, quality: int | None) -> dict[str, Any]:
+    options = {name: value for name, value in picture.kept.items() if name == "xmp"}
+    coding = {"speed": SPEED, "max_threads": 1}
+    if quality is None and "bits" in picture.kept:
+        quality = quality_of(picture.pixels, picture.kept["bits"], coded_size("AVIF", **coding))
+    return {**options, **coding, "quality": quality or AVIF_QUALITY}
+
+
+def _coloured(data: bytes, picture: Picture) -> bytes:
+    """With the primaries and the transfer that the source names, such as those of HDR."""
+    colours = picture.kept.get("colours")
+    return COLOURS.sub(lambda found: b"colrnclx" + colours, data) if colours else data
+
+
+def _deep_avif_read(image: Image.Image, data: bytes) -> Samples | None:
+    """By OpenCV, which knows pixels alone."""
+    bits = _avif_bits(data)
+    if bits == 8 or any(image.info.get(name) for name in ("exif", "xmp", "icc_profile")):
+        return None
+    read = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if read is None or read.dtype != np.uint16 or read.ndim != 3:
+        return None
+    return _all_of_16(read[..., [2, 1, 0, 3][: read.shape[2]]], bits)
+
+
+def _all_of_16(samples: Samples, bits: int) -> Samples:
+    return np.ascontiguousarray((samples.astype(np.uint32) * 65535 // ((1 << bits) - 1)).astype(np.uint16))
+
+
+def _deep_avif(picture: Picture, quality: int | None) -> bytes:
+    planes = [picture.pixels[..., ::-1]] + ([] if picture.alpha is None else [picture.alpha[..., None]])
+    levels = (np.concatenate(planes, axis=2).astype(np.uint32) * 1023 + 32767) // 65535
+    chosen = _avif_options(picture, quality)["quality"]
+    coding = [cv2.IMWRITE_AVIF_DEPTH, 10, cv2.IMWRITE_AVIF_QUALITY, chosen, cv2.IMWRITE_AVIF_SPEED, SPEED]
+    written, data = cv2.imencode(".avif", levels.astype(np.uint16), coding)
+    if not written:
+        raise PictureError("OpenCV could not write it as AVIF of 10 bit")
+    return _coloured(data.tobytes(), picture)
+
+
+def _heic_kept(image: Image.Image, data: bytes) -> dict[str, Any]:
+    found = {name: image.info[name] for name in ("xmp", "chroma", "metadata", *LIGHT) if image.info.get(name)}
+    if image.info.get("nclx_profile"):
+        found["nclx_profile"] = image.info["nclx_profile"]
+    if image.info.get("thumbnails"):
+        found["thumbnails"] = [max(size, 0) for size in image.info["thumbnails"]]
+    if image.info.get("tiling"):
+        found["tile_size"] = image.info["tiling"]["tile_width"]
+    found["bit_depth"] = image.info.get("bit_depth", 8)
+    return {**found, "bits": bits_a_pixel(image, data) / getattr(image, "n_frames", 1)}
+
+
+def _heic_lost(image: Image.Image, data: bytes) -> tuple[str, ...]:
+    found = _items_lost(data)
+    if image.info.get("depth_images"):
+        found.append("its depth map")
+    if image.info.get("aux"):
+        found.append(f"pictures beside it, such as its gain map: {', '.join(sorted(image.info['aux']))}")
+    if image.info.get("bit_depth", 8) > 8 and _deep_heic_read(image, data) is None:
+        found.append(f"its {image.info['bit_depth']} bit, made 8")
+    if image.info.get("heif"):
+        found.append("the matrices of its camera")
+    return tuple(found)
+
+
+def _heic_options(picture: Picture, quality: int | None) -> dict[str, Any]:
+    options = {name: value for name, value in picture.kept.items() if name not in ("bits", "bit_depth")}
+    if quality is None and "bits" in picture.kept:
+        size = coded_size("HEIF", **{k: v for k, v in options.items() if k == "chroma"})
+        quality = quality_of(picture.pixels, picture.kept["bits"], size)
+    return {**options, "quality": quality or HEIC_QUALITY}
+
+
+def _deep_heic_read(image: Image.Image, data: bytes) -> Samples | None:
+    if image.info.get("bit_depth", 8) == 8:
+        return None
+    opened = pillow_heif.open_heif(data, convert_hdr_to_8bit=False)[image.tell()]
+    if opened.mode not in DEEP:
+        return None
+    samples = np.asarray(opened)[:, : opened.size[0], : DEEP[opened.mode]]
+    bits = int(str(opened.info["bit_depth"]))
+    return _all_of_16(samples >> (16 - bits), bits)
+
+
+def _deep_heic(picture: Picture, quality: int | None) -> bytes:
+    planes = [picture.pixels] + ([] if picture.alpha is None else [picture.alpha[..., None]])
+    told = {"exif": picture.exif, "icc_profile": picture.icc_profile}
+    options = _heic_options(picture, quality) | {name: value for name, value in told.items() if value}
+    stream = io.BytesIO()
+    height, width = picture.pixels.shape[:2]
+    pillow_heif.encode(
+        "RGB;16" if picture.alpha is None else "RGBA;16",
+        (width, height),
+        np.concatenate(planes, axis=2).tobytes(),
+        stream,
+        bit_depth=min(picture.kept.get("bit_depth", 10), 12),
+        **options,
+    )
+    return stream.getvalue()
+
+
+AVIF = PictureFormat(
+    "AVIF",
+    frozenset({".avif", ".avifs"}),
+    _avif_options,
+    _kept,
+    _avif_lost,
+    _coloured,
+    alpha=True,
+    modes=frozenset(),
+    deep=_deep_avif,
+    deep_read=_deep_avif_read,
+    lossless=lambda data: False,
+    upright=True,
+)
+HEIC = PictureFormat(
+    "HEIF",
+    frozenset({".heic", ".heif", ".hif"}),
+    _heic_options,
+    _heic_kept,
+    _heic_lost,
+    alpha=True,
+    deep=_deep_heic,
+    deep_read=_deep_heic_read,
+    lossless=lambda data: False,
+    upright=True,
+)

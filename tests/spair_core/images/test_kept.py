@@ -1,0 +1,228 @@
+"""What stands beside a picture in its file: a copy has it, or says that it has not."""
+
+import io
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pillow_heif
+import pytest
+from PIL import ExifTags, Image, ImageCms
+
+from spair_core import images
+
+PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+@pytest.fixture
+def photo(photos):
+    return Image.fromarray(photos[0][:60, :80])
+
+
+def saved(image, format, **options):
+    stream = io.BytesIO()
+    image.save(stream, format, **options)
+    return stream.getvalue()
+
+
+def again(data):
+    """A file decoded, changed everywhere and encoded."""
+    picture = images.decode(data, deep=True)
+    return images.encode(picture.with_pixels(picture.pixels ^ picture.pixels.dtype.type(1)))
+
+
+def lost(data):
+    return " ".join(images.decode(data, deep=True).lost)
+
+
+def segment(kind, body):
+    return struct.pack(">BBH", 0xFF, kind, len(body) + 2) + body
+
+
+def chunk(kind, body):
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def with_gain_map(photo):
+    """A JPEG with a picture behind it that its index names, which is no picture to look at."""
+    told = b"http://ns.adobe.com/xap/1.0/\0<x:xmpmeta xmlns:hdrgm='http://ns.adobe.com/hdr-gain-map/1.0/'/>"
+    data = saved(photo, "MPO", save_all=True, append_images=[photo.convert("L")], quality=60)
+    gain = saved(photo.convert("L"), "JPEG", extra=segment(0xE1, told + b" hdrgm:Version"))
+    start = images.formats.jpeg.pictures(data)[1][0]
+    return data[:start] + gain, gain
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG"])
+def test_bytes_behind_a_picture(photo, format):
+    film = b"\0\0\0\x18ftypmp42" + bytes(range(256)) * 40
+    assert again(saved(photo, format) + film).endswith(film)
+
+
+def test_a_gain_map_is_kept_and_found(photo):
+    data, gain = with_gain_map(photo)
+    copy = again(data)
+    assert copy.endswith(gain)
+    read = Image.open(io.BytesIO(copy))
+    read.seek(1)
+    assert (np.asarray(read) == np.asarray(Image.open(io.BytesIO(gain)))).all()
+    entries = Image.open(io.BytesIO(copy)).mpinfo[0xB002]
+    assert entries[0]["Size"] == len(copy) - len(gain)
+
+
+def test_segments_of_a_jpeg(photo):
+    iptc = b"Photoshop 3.0\0" + b"8BIM\x04\x04\0\0" + struct.pack(">I", 4) + b"town"
+    thumbnail = b"8BIM\x04\x0c\0\0" + struct.pack(">I", 6) + b"before"
+    extra = segment(0xED, iptc + thumbnail) + segment(0xE5, b"maker") + segment(0xEB, b"JP\0\x01jumb")
+    copy = again(saved(photo, "JPEG", extra=extra + segment(0xFE, b"first") + segment(0xFE, b"second")))
+    assert all(body in copy for body in (segment(0xED, iptc), segment(0xE5, b"maker"), b"first", b"second"))
+    assert b"before" not in copy
+    assert b"jumb" not in copy
+    told = lost(saved(photo, "JPEG", extra=extra))
+    assert "thumbnail" in told
+    assert "C2PA" in told
+    assert lost(saved(photo, "JPEG")) == ""
+
+
+def test_an_orientation_in_xmp_does_not_turn_twice(photo):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    xmp = b"<x:xmpmeta tiff:Orientation='6' a='b'><tiff:Orientation>6</tiff:Orientation></x:xmpmeta>"
+    for format in ("JPEG", "WEBP", "HEIF"):
+        copy = Image.open(io.BytesIO(again(saved(photo, format, exif=exif.tobytes(), xmp=xmp))))
+        assert copy.size == (60, 80)
+        assert copy.getexif().get(ExifTags.Base.Orientation, 1) == 1
+        assert b"6" not in copy.info["xmp"]
+
+
+def test_a_thumbnail_in_exif_is_named(photo):
+    ifd1 = struct.pack("<H", 2) + struct.pack("<HHIIHHII", 0x201, 4, 1, 56, 0x202, 4, 1, 4) + bytes(4)
+    ifd0 = struct.pack("<HHHI4sI", 1, 0x010F, 2, 4, b"cam\0", 26)
+    exif = b"Exif\0\0II*\0" + struct.pack("<I", 8) + ifd0 + ifd1 + b"\xff\xd8\xff\xd9"
+    data = saved(photo, "JPEG", exif=exif)
+    assert "thumbnail" in lost(data)
+    assert Image.open(io.BytesIO(again(data))).getexif()[0x010F] == "cam"
+
+
+def test_chunks_of_a_png(photo):
+    data = saved(photo, "PNG")
+    chunks = chunk(b"gAMA", struct.pack(">I", 45455)) + chunk(b"prVt", b"own") + chunk(b"caBX", b"signed")
+    data = data[:33] + chunks + data[33:]
+    copy = again(data)
+    assert Image.open(io.BytesIO(copy)).info["gamma"] == pytest.approx(0.45455)
+    assert chunk(b"prVt", b"own") in copy
+    assert b"caBX" not in copy
+    assert "caBX" in lost(data)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "packbits", "tiff_adobe_deflate"])
+def test_tags_and_compression_of_a_tiff(photo, compression, bits):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Artist], exif[33550] = "somebody", (10.0, 10.0, 0.0)  # GeoTIFF's scale
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ExposureTime] = 0.25
+    exif.get_ifd(ExifTags.IFD.GPSInfo)[1] = "N"
+    picture = images.decode(saved(photo, "TIFF", compression=compression))
+    wide = picture.pixels.astype(np.uint16) * 257 if bits == 16 else picture.pixels
+    data = images.encode(images.Picture(wide, "TIFF", exif=exif.tobytes(), kept=picture.kept))
+    copy = Image.open(io.BytesIO(again(data)))
+    if bits == 8:
+        assert copy.info["compression"] == compression
+    found = copy.getexif()
+    assert (found[ExifTags.Base.Artist], found[33550]) == ("somebody", (10.0, 10.0, 0.0))
+    assert found.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ExposureTime] == 0.25
+    assert found.get_ifd(ExifTags.IFD.GPSInfo)[1] == "N"
+    assert images.decode(again(data), deep=True).pixels.dtype == wide.dtype
+
+
+def test_profiles_for_other_colours_are_named(photo):
+    data = saved(photo.convert("L"), "JPEG", icc_profile=PROFILE)
+    assert "profile" in lost(data)
+    assert lost(saved(photo, "JPEG", icc_profile=PROFILE)) == ""
+
+
+def test_a_jpeg_2000_keeps_its_wavelet_its_boxes_and_its_size(photo):
+    box = struct.pack(">I4s", 12, b"xml ") + b"<a/>"
+    lossless = saved(photo, "JPEG2000") + box
+    assert again(lossless).endswith(box)
+    assert images.decode(lossless).lossless
+    lossy = saved(photo, "JPEG2000", irreversible=True, quality_mode="rates", quality_layers=[20])
+    assert not images.decode(lossy).lossless
+    assert len(again(lossy)) < 1.3 * len(lossy)
+    stream = saved(photo, "JPEG2000", no_jp2=True)
+    assert again(stream).startswith(b"\xff\x4f")
+
+
+@pytest.mark.parametrize(
+    ("format", "quality"), [("WEBP", 40), ("WEBP", 92), ("AVIF", 40), ("AVIF", 80), ("HEIF", 60)]
+)
+def test_lossy_files_keep_about_their_size(photos, format, quality):
+    photo = Image.fromarray(photos[0])
+    data = saved(photo, format, quality=quality)
+    copy = again(data)
+    assert 0.7 < len(copy) / len(data) < 1.25
+    assert not images.decode(copy).lossless
+
+
+def test_a_webp_without_loss_stays_one(photo):
+    data = saved(photo, "WEBP", lossless=True)
+    assert (np.asarray(Image.open(io.BytesIO(again(data)))) == np.asarray(photo) ^ 1).all()
+
+
+def test_a_heic_is_read_and_written(photo):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Artist], exif[ExifTags.Base.Orientation] = "somebody", 6
+    data = saved(
+        photo, "HEIF", exif=exif.tobytes(), xmp=b"<x:xmpmeta/>", icc_profile=PROFILE, thumbnails=[32]
+    )
+    copy = Image.open(io.BytesIO(again(data)))
+    assert copy.size == (60, 80)
+    assert copy.getexif()[ExifTags.Base.Artist] == "somebody"
+    assert (copy.info["xmp"], copy.info["icc_profile"]) == (b"<x:xmpmeta/>", PROFILE)
+    assert copy.info["thumbnails"]
+    turned = np.asarray(photo.transpose(Image.Transpose.ROTATE_270)).astype(int)
+    assert np.abs(np.asarray(copy) - turned).mean() < 8
+
+
+@pytest.mark.parametrize("bits", [10, 12])
+def test_a_heic_of_more_than_8_bit(photo, bits):
+    wide = np.asarray(photo).astype(np.uint16) * 257
+    stream = io.BytesIO()
+    pillow_heif.encode("RGB;16", photo.size, wide.tobytes(), stream, bit_depth=bits, quality=90)
+    picture = images.decode(stream.getvalue(), deep=True)
+    assert picture.pixels.dtype == np.uint16
+    assert np.abs(picture.pixels.astype(int) - wide).mean() < 257 * 8
+    assert images.decode(stream.getvalue()).pixels.dtype == np.uint8
+    copy = pillow_heif.open_heif(images.encode(picture), convert_hdr_to_8bit=False)
+    assert copy.info["bit_depth"] == bits
+
+
+def test_an_avif_of_10_bit(photo):
+    wide = np.asarray(photo).astype(np.uint16) * 4
+    data = cv2.imencode(".avif", wide[..., ::-1].copy(), [cv2.IMWRITE_AVIF_DEPTH, 10])[1].tobytes()
+    picture = images.decode(data, deep=True)
+    assert picture.pixels.dtype == np.uint16
+    assert picture.lost == ()
+    assert np.abs(picture.pixels.astype(int) - wide * 64).mean() < 64 * 32
+    copy = images.decode(images.encode(picture, quality=95), deep=True)
+    assert copy.pixels.dtype == np.uint16
+    assert np.abs(copy.pixels.astype(int) - picture.pixels).mean() < 257 * 4
+
+
+def test_a_gif_keeps_its_colours_and_its_transparency(photos):
+    photo = Image.fromarray(photos[0][:120, :160])
+    few = photo.quantize(200)
+    few.info["transparency"] = index = few.getpixel((5, 5))
+    data = saved(few, "GIF", comment=b"from the car")
+    picture = images.decode(data)
+    clear = np.asarray(few) == index
+    assert ((picture.alpha == 0) == clear).all()
+    changed = picture.pixels.copy()
+    changed[60:] = np.asarray(photo)[60:]
+    copy = images.decode(images.encode(picture.with_pixels(changed)))
+    assert copy.format == "GIF"
+    assert ((copy.alpha == 0) == clear).all()
+    assert (copy.pixels[:60][~clear[:60]] == picture.pixels[:60][~clear[:60]]).all()
+    assert np.abs(copy.pixels[60:].astype(int) - changed[60:])[~clear[60:]].mean() < 12
+    assert "256" in lost(data)
+    assert Image.open(io.BytesIO(again(data))).info["comment"] == b"from the car"
