@@ -7,12 +7,14 @@ from pathlib import Path
 
 from pipelines.media.archives import archive
 from pipelines.media.clips import CLIP
+from pipelines.media.frames import FRAMES
 from pipelines.media.medium import Medium
 from pipelines.media.pictures import PICTURE
 from pipelines.media.tables import TABLE
 
 MEDIA: tuple[Medium, ...] = (
     PICTURE,
+    FRAMES,
     CLIP,
     TABLE,
     archive(lambda name: medium_of(name), lambda path: medium_in(path), lambda name: medium(name)),

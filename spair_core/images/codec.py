@@ -15,7 +15,7 @@ import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -53,12 +53,16 @@ class DecodeLimits:
     """Width times height."""
     max_bytes: int = 500_000_000
     """Size of the file."""
+    max_frames: int = 10_000
+    """Frames or pages of a file."""
+    max_frames_pixels: int = 4_000_000_000
+    """Pixels of all of them together: as many as 2,000 frames of full HD have."""
 
 
 def probe(data: bytes, limits: DecodeLimits | None = None) -> tuple[int, int]:
     """Width and height, upright, from the header alone. Raises PictureError."""
-    with _opened(data, limits or DecodeLimits()) as image:
-        lying = not format_of(image.format).upright and _orientation(image) >= 5
+    with opened(data, limits or DecodeLimits()) as image:
+        lying = not format_of(image.format).upright and orientation(image) >= 5
         return (image.height, image.width) if lying else image.size
 
 
@@ -67,31 +71,40 @@ def decode(data: bytes, limits: DecodeLimits | None = None, *, deep: bool = Fals
 
     Raises PictureError: empty, no picture, another format, over a limit, several frames, cut short.
     """
-    with _opened(data, limits or DecodeLimits()) as image:
-        return _decoded(image, data, deep=deep)
+    with opened(data, limits or DecodeLimits()) as image:
+        form = format_of(image.format)
+        if form.several is not None and not form.first_is_all and form.several.holds(image, data):
+            raise PictureError("it holds several frames or pages; save them as pictures or as a clip")
+        return decoded(image, data, deep=deep)
 
 
-def _decoded(image: Image.Image, data: bytes, *, deep: bool) -> Picture:
-    """The frame that the file is at."""
+def decoded(image: Image.Image, data: bytes, *, deep: bool, beside: Picture | None = None) -> Picture:
+    """The frame that an opened file is at; what stands `beside` it is taken from another one, if given."""
     form = format_of(image.format)
     samples = form.deep_read(image, data) if deep else None
-    # Of what is loaded, some formats' EXIF is no more as it was.
-    kept, lost = form.kept(image, data), form.lost(image, data)
+    lossless = form.lossless(image, data)
+    # Before it is loaded: some formats' EXIF is no more as it was afterwards.
+    kept = form.kept(image, data) if beside is None else beside.kept
+    lost = form.lost(image, data) if beside is None else beside.lost
     if samples is None:
         image.load()
-    orientation = _orientation(image)
+    turned = orientation(image)
+    if beside is not None:
+        turn = TURNS.get(turned)
+        pixels, alpha = _to_rgb(image if turn is None else image.transpose(turn), deep=deep)
+        return replace(beside, pixels=pixels, alpha=alpha)
     mode: Literal["RGB", "L", "CMYK"] = _mode(image)
     exif = _exif_without_orientation(image, form)
     if samples is not None:
-        pixels, alpha, inks = (*_split(_turned(samples, orientation)), None)
+        pixels, alpha, inks = (*_split(_turned(samples, turned)), None)
     else:
-        turn = TURNS.get(orientation)
+        turn = TURNS.get(turned)
         upright = image if turn is None else image.transpose(turn)
         pixels, alpha, inks = (*_to_rgb(upright, deep=deep), _inks(upright))
     profile = _profile(image, mode)
     lost = (*lost, *_lost(image, form, alpha is not None, exif, profile))
     kept = {name: _upright_xmp(value) if name == "xmp" else value for name, value in kept.items()}
-    return Picture(pixels, form.name, alpha, profile, exif, form.lossless(data), mode, inks, kept, lost)
+    return Picture(pixels, form.name, alpha, profile, exif, lossless, mode, inks, kept, lost)
 
 
 def _upright_xmp(xmp: bytes) -> bytes:
@@ -199,7 +212,8 @@ def encode_png(pixels: NDArray[np.uint8] | NDArray[np.bool_]) -> bytes:
 
 
 @contextmanager
-def _opened(data: bytes, limits: DecodeLimits) -> Iterator[Image.Image]:
+def opened(data: bytes, limits: DecodeLimits) -> Iterator[Image.Image]:
+    """An opened file whose header is within the limits; what goes wrong inside is a PictureError."""
     if not data:
         raise PictureError("the file is empty")
     if len(data) > limits.max_bytes:
@@ -226,8 +240,6 @@ def _check_header(image: Image.Image, limits: DecodeLimits) -> None:
     width, height = image.size
     if width * height > limits.max_pixels:
         raise PictureError(f"{width}x{height} has more pixels than the limit of {limits.max_pixels:,}")
-    if format_of(image.format).several(image):
-        raise PictureError("it holds several frames or pages; save them as pictures or as a clip")
 
 
 def _profile(image: Image.Image, mode: str) -> bytes | None:
@@ -260,7 +272,8 @@ def _turned(samples: NDArray[np.uint16], orientation: int) -> NDArray[np.uint16]
     return np.ascontiguousarray(samples[::vertical, ::horizontal])
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation(image: Image.Image) -> int:
+    """By its EXIF, as a number of `TURNS`; 1 where it is upright."""
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
     except DAMAGE:
@@ -271,10 +284,14 @@ def _orientation(image: Image.Image) -> int:
 def _exif_without_orientation(image: Image.Image, form: PictureFormat) -> bytes | None:
     try:
         exif = image.getexif()
+        turned = exif.get(ExifTags.Base.Orientation)
         for tag in list(exif):
             if tag == ExifTags.Base.Orientation or not form.tells(tag):
                 del exif[tag]
-        return exif.tobytes() if len(exif) else None
+        written = exif.tobytes() if len(exif) else None
+        if turned is not None:  # for the frames to come
+            exif[ExifTags.Base.Orientation] = turned
+        return written
     except DAMAGE:
         return None
 

@@ -18,6 +18,11 @@ def suffixes() -> frozenset[str]:
     return frozenset().union(*(one.suffixes for one in FORMATS))
 
 
+def several_suffixes() -> frozenset[str]:
+    """Those of files that may hold several frames or pages."""
+    return frozenset().union(*(one.suffixes for one in FORMATS if one.several is not None))
+
+
 def format_of(name: str | None) -> PictureFormat:
     """The format of Pillow's name for what a file is, or of a picture. Raises KeyError."""
     for one in FORMATS:

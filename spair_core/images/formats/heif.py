@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import re
-from typing import Any
+from collections.abc import Iterator
+from typing import IO, Any
 
 import cv2
 import numpy as np
@@ -12,12 +13,24 @@ import pillow_heif
 from PIL import Image
 
 from spair_core.images.formats.picture import Picture, PictureError, Samples
-from spair_core.images.formats.picture_format import PictureFormat, bits_a_pixel, coded_size, quality_of
+from spair_core.images.formats.picture_format import (
+    Coded,
+    PictureFormat,
+    Several,
+    bits_a_pixel,
+    coded_size,
+    has_more_frames,
+    quality_of,
+)
 
 AVIF_QUALITY = 85
 HEIC_QUALITY = 90
 """Where there is no source."""
 SPEED = 6
+MOST_HELD = 1_500_000_000
+"""Bytes of pixels that the pictures of a HEIC may have together."""
+REPEATED = re.compile(rb"elst.\x00\x00\x01", re.DOTALL)
+"""Of an animation that starts again when it is over."""
 COLOURS = re.compile(rb"colrnclx(.{4})", re.DOTALL)
 """Where such a file says what its colours are: primaries and transfer, two bytes each (ITU-T H.273)."""
 ITEM = re.compile(rb"infe[\x02\x03].{7}(.{4})", re.DOTALL)
@@ -79,7 +92,11 @@ def _coloured(data: bytes, picture: Picture) -> bytes:
 def _deep_avif_read(image: Image.Image, data: bytes) -> Samples | None:
     """By OpenCV, which knows pixels alone."""
     bits = _avif_bits(data)
-    if bits == 8 or any(image.info.get(name) for name in ("exif", "xmp", "icc_profile")):
+    if (
+        bits == 8
+        or has_more_frames(image)
+        or any(image.info.get(name) for name in ("exif", "xmp", "icc_profile"))
+    ):
         return None
     read = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if read is None or read.dtype != np.uint16 or read.ndim != 3:
@@ -163,6 +180,102 @@ def _deep_heic(picture: Picture, quality: int | None) -> bytes:
     return stream.getvalue()
 
 
+class _Streamed(Image.Image):
+    """Frames that Pillow takes one after another as those of an opened file, without holding them."""
+
+    def __init__(self, frames: Iterator[Image.Image]) -> None:
+        super().__init__()
+        self._frames, self._place, self.is_animated = frames, -1, True
+        self.seek(0)
+
+    def seek(self, frame: int) -> None:
+        """On to the next one; there is no way back. Raises EOFError after the last."""
+        if frame <= self._place:
+            return
+        shown = next(self._frames, None)
+        if shown is None:
+            raise EOFError
+        self.im, self._mode, self._size, self._place = shown.im, shown.mode, shown.size, frame
+
+    def tell(self) -> int:
+        """The number of this one."""
+        return self._place
+
+
+def _avif_animated(
+    coded: Iterator[Coded], first: Picture, image: Image.Image, source: bytes, target: IO[bytes]
+) -> tuple[str, ...]:
+    frames = _Timed(coded)
+    streamed = _Streamed(iter(frames))
+    told = {"exif": first.exif, "icc_profile": first.icc_profile, "xmp": first.kept.get("xmp")}
+    options = {name: value for name, value in told.items() if value} | {"duration": frames.shown}
+    written = io.BytesIO()
+    options |= {"quality": frames.quality or AVIF_QUALITY, "speed": SPEED, "max_threads": 1}
+    streamed.save(written, "AVIF", save_all=True, **options)
+    target.write(_coloured(written.getvalue(), first))
+    return () if REPEATED.search(source) else ("that it is shown once: it is shown again and again",)
+
+
+class _Timed:
+    """Frames, and what is told of those that were taken so far."""
+
+    def __init__(self, coded: Iterator[Coded]) -> None:
+        self.coded = coded
+        self.shown: list[int] = []
+        self.quality: int | None = None
+
+    def __iter__(self) -> Iterator[Image.Image]:
+        for frame in self.coded:
+            self.shown.append(round(frame.milliseconds))
+            self.quality = frame.quality
+            image = Image.open(io.BytesIO(frame.data), formats=["PNG"])
+            image.load()
+            yield image
+
+
+def _heic_pages(
+    coded: Iterator[Coded], first: Picture, image: Image.Image, source: bytes, target: IO[bytes]
+) -> tuple[str, ...]:
+    """Held together until they are coded, which the library does at once."""
+    written, held, quality = pillow_heif.HeifFile(), 0, None
+    for number, page in enumerate(coded):
+        image.seek(number)
+        samples = _samples(page.data)
+        held += samples.nbytes
+        if held > MOST_HELD:
+            raise PictureError(f"a HEIC of several pictures with over {MOST_HELD:,} bytes of pixels")
+        kept = _heic_kept(image, source)
+        like = Picture(samples[..., :3], "HEIF", kept=kept)
+        quality = quality or _heic_options(like, page.quality)["quality"]
+        _add_page(written, samples, image, kept)
+    written.save(target, quality=quality, primary_index=_primary(image))
+    return ("that its pictures were coded once: those in which nothing was found were coded again, too",)
+
+
+def _samples(data: bytes) -> Samples:
+    """[H, W, 3 or 4] of a PNG."""
+    read = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert read is not None
+    return np.ascontiguousarray(read[..., [2, 1, 0, 3][: read.shape[2]]])
+
+
+def _primary(image: Image.Image) -> int:
+    for number in range(getattr(image, "n_frames", 1)):
+        image.seek(number)
+        if image.info.get("primary"):
+            return number
+    return 0
+
+
+def _add_page(
+    written: pillow_heif.HeifFile, samples: Samples, image: Image.Image, kept: dict[str, Any]
+) -> None:
+    mode = {3: "RGB", 4: "RGBA"}[samples.shape[2]] + (";16" if samples.dtype == np.uint16 else "")
+    page = written.add_frombytes(mode, (samples.shape[1], samples.shape[0]), samples.tobytes())
+    told = {name: image.info[name] for name in ("exif", "icc_profile") if image.info.get(name)}
+    page.info.update({name: value for name, value in (kept | told).items() if name != "bits"})
+
+
 AVIF = PictureFormat(
     "AVIF",
     frozenset({".avif", ".avifs"}),
@@ -174,8 +287,9 @@ AVIF = PictureFormat(
     modes=frozenset(),
     deep=_deep_avif,
     deep_read=_deep_avif_read,
-    lossless=lambda data: False,
+    lossless=lambda image, data: False,
     upright=True,
+    several=Several(_avif_animated, footage=True, held_as="PNG"),
 )
 HEIC = PictureFormat(
     "HEIF",
@@ -186,6 +300,7 @@ HEIC = PictureFormat(
     alpha=True,
     deep=_deep_heic,
     deep_read=_deep_heic_read,
-    lossless=lambda data: False,
+    lossless=lambda image, data: False,
     upright=True,
+    several=Several(_heic_pages, footage=False, held_as="PNG"),
 )

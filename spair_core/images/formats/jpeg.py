@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from PIL import Image, JpegImagePlugin
 
 from spair_core.images.formats.picture import Picture
-from spair_core.images.formats.picture_format import PictureFormat, resolution
+from spair_core.images.formats.picture_format import Coded, PictureFormat, Several, resolution
 
 MOST_EXIF = 65_533
 """Bytes that the segment for it takes."""
@@ -30,7 +30,7 @@ WRITTEN = (b"JFIF\0", b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROF
 THUMBNAILS = (b"JFXX\0",)
 CREDENTIALS = 0xEB
 """The segment of C2PA's and other JUMBF boxes."""
-MPF = b"MPF\0"
+MPF_SEGMENT, MPF = 0xE2, b"MPF\0"
 MP_ENTRIES, MP_ENTRY = 0xB002, 16
 PHOTOSHOP, RESOURCE = b"Photoshop 3.0\0", b"8BIM"
 RESOURCE_THUMBNAILS = (0x0409, 0x040C)
@@ -56,14 +56,22 @@ def segments(data: bytes, start: int = 0) -> tuple[list[tuple[int, bytes, int]],
 def pictures(data: bytes) -> list[tuple[int, int]]:
     """Where each of the pictures that the file's index names begins and ends; the gain maps among them are
     none. Of a file without such an index, the one that there is."""
-    head, end = segments(data)
-    found = [(0, end)]
-    for body, place in ((body, place) for _, body, place in head if body.startswith(MPF)):
-        for at, order in _entries(body):
-            start = struct.unpack_from(f"{order}I", body, at + 8)[0] + place + len(MPF)
-            if data[start : start + 2] == b"\xff\xd8" and start >= found[-1][1]:
-                found.append((start, segments(data, start)[1]))
-    return [found[0], *(one for one in found[1:] if not _is_gain_map(data, one[0]))]
+    first, *others = _found(data)
+    return [first, *(one for one in others if not _is_gain_map(data, one[0]))]
+
+
+def _found(data: bytes) -> list[tuple[int, int]]:
+    found = [(0, segments(data)[1])]
+    before, index = _index(data) or (0, b"")
+    for at, order in _entries(index):
+        start = struct.unpack_from(f"{order}I", index, at + 8)[0] + before
+        if data[start : start + 2] == b"\xff\xd8" and start >= found[-1][1]:
+            found.append((start, segments(data, start)[1]))
+    return found
+
+
+def _gain_maps(data: bytes) -> int:
+    return len(_found(data)) - len(pictures(data))
 
 
 def _is_gain_map(data: bytes, start: int) -> bool:
@@ -84,14 +92,21 @@ def _entries(body: bytes) -> Iterator[tuple[int, str]]:
         return
 
 
-def put_together(coded: Sequence[bytes], source: bytes) -> bytes:
-    """A file of several pictures with others in their places: what stood between and behind them is kept."""
-    written, last, moved = b"", 0, []
+def _put_together(
+    coded: Iterator[Coded], first: Picture, image: Image.Image, source: bytes, target: IO[bytes]
+) -> tuple[str, ...]:
+    """Pictures in the places of the source's: what stood between and behind them is kept."""
+    written, last, moved = bytearray(), 0, []
     for jpeg, (start, end) in zip(coded, pictures(source), strict=True):
         written += source[last:start]
-        moved.append(Moved(start, end, len(written), len(written) + len(jpeg)))
-        written, last = written + jpeg, end
-    return _indexed(written + source[last:], _index(source), moved)
+        moved.append(Moved(start, end, len(written), len(written) + len(jpeg.data)))
+        written += jpeg.data
+        last = end
+    target.write(_indexed(bytes(written) + source[last:], _index(source), moved))
+    named = len(list(_entries((_index(source) or (0, b""))[1])))
+    missing = named - len(moved) - _gain_maps(source)
+    why = "are not where its index says, and kept as they were"
+    return (f"{missing} of its pictures, which {why}",) if missing > 0 else ()
 
 
 class Moved(NamedTuple):
@@ -103,22 +118,31 @@ class Moved(NamedTuple):
     new_end: int
 
 
-def _index(data: bytes) -> int | None:
-    """From where a file's index of pictures counts."""
-    return next((at + len(MPF) for _, body, at in segments(data)[0] if body.startswith(MPF)), None)
+Index = tuple[int, bytes]
+"""From where a file's index of pictures counts, and its segment's body."""
 
 
-def _indexed(data: bytes, before: int | None, moved: Sequence[Moved]) -> bytes:
-    """A file with its index put right, which counted from `before` in its source."""
-    now = _index(data)
-    if before is None or now is None:
+def _index(data: bytes) -> Index | None:
+    found = (
+        (place + len(MPF), body)
+        for kind, body, place in segments(data)[0]
+        if kind == MPF_SEGMENT and body.startswith(MPF)
+    )
+    return next(found, None)
+
+
+def _indexed(data: bytes, source: Index | None, moved: Sequence[Moved]) -> bytes:
+    """A file with the index of its source put right."""
+    here = _index(data)
+    if source is None or here is None or len(here[1]) != len(source[1]):
         return data
-    put = bytearray(data)
-    for number, (at, order) in enumerate(_entries(data[now - len(MPF) : now + MOST_EXIF])):
-        size, offset = struct.unpack_from(f"{order}II", data, now - len(MPF) + at + 4)
+    (before, body), now = source, here[0]
+    put = bytearray(body)
+    for number, (at, order) in enumerate(_entries(body)):
+        size, offset = struct.unpack_from(f"{order}II", body, at + 4)
         start, size = _now_at(before + offset if number else 0, size, moved)
-        struct.pack_into(f"{order}II", put, now - len(MPF) + at + 4, size, start - now if number else 0)
-    return bytes(put)
+        struct.pack_into(f"{order}II", put, at + 4, size, start - now if number else 0)
+    return data[: now - len(MPF)] + bytes(put) + data[now - len(MPF) + len(put) :]
 
 
 def _now_at(start: int, size: int, moved: Sequence[Moved]) -> tuple[int, int]:
@@ -220,5 +244,11 @@ JPEG = PictureFormat(
     most_exif=MOST_EXIF,
     modes=frozenset({"L", "CMYK"}),
     taken_for_it=("MPO",),
-    several=lambda image: False,
+    several=Several(
+        _put_together,
+        footage=False,
+        holds=lambda image, data: len(pictures(data)) > 1,
+        parts=lambda data: (data[start:end] for start, end in pictures(data)),
+    ),
+    first_is_all=True,
 )

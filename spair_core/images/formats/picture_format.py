@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -84,6 +84,38 @@ def deep_colour(data: bytes, format: str, page: int = 0) -> Samples:
     return np.ascontiguousarray(read[..., order])
 
 
+class Coded(NamedTuple):
+    """A frame on its way into a file: for how long it is shown, its bytes as a picture of its own, and the
+    quality that was asked for."""
+
+    milliseconds: float
+    data: bytes
+    quality: int | None = None
+
+
+Gather = Callable[[Iterator[Coded], Picture, Image.Image, bytes, IO[bytes]], tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Several:
+    """How files of a format hold several frames or pages."""
+
+    put_together: Gather
+    """(coded frames in order, the source's first one, the opened source, its bytes, the empty file to write):
+    what could not be kept, a sentence each."""
+    footage: bool
+    """Whether they are shown one after another, and not pages that know nothing of one another."""
+    holds: Callable[[Image.Image, bytes], bool] = lambda image, data: has_more_frames(image)
+    """Whether an opened file holds more than one."""
+    parts: Callable[[bytes], Iterable[bytes]] | None = None
+    """Where they stand in the file as files of their own: these."""
+    coded: Callable[[bytes, int], bytes | None] = lambda data, number: None
+    """The frame of that number as a picture of its own, coded as it is in the file; None where it is not all
+    there."""
+    held_as: str = ""
+    """The format of coded frames where it is not this one."""
+
+
 @dataclass(frozen=True)
 class PictureFormat:
     """One format. A module of this room has one, `catalogue.FORMATS` all."""
@@ -120,10 +152,12 @@ class PictureFormat:
     """Whether they hold grey of 16 bit."""
     taken_for_it: tuple[str, ...] = ()
     """Pillow's names of other formats whose first picture is one of this format."""
-    several: Callable[[Image.Image], bool] = has_more_frames
-    """Whether an opened file holds more than one picture, and so is none for this codec."""
-    lossless: Callable[[bytes], bool] = lambda data: True
-    """Whether a file's pixels were coded without loss."""
+    several: Several | None = None
+    """How its files hold several frames or pages, where they may."""
+    first_is_all: bool = False
+    """Whether the first one of several counts as the picture that the file is."""
+    lossless: Callable[[Image.Image, bytes], bool] = lambda image, data: True
+    """Whether an opened file's pixels were coded without loss."""
     upright: bool = False
     """Whether Pillow turns its pictures upright by itself, by their orientation."""
     tells: Callable[[int], bool] = lambda tag: True

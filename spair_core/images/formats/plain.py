@@ -42,13 +42,13 @@ def _jp2_kept(image: Image.Image, data: bytes) -> dict[str, Any]:
         found["boxes"] = b"".join(
             box for kind, box in _boxes(data) if kind not in (*WRITTEN, CREDENTIALS) and len(box) > 8
         )
-    if not _is_reversible(data):
+    if not _is_reversible(image, data):
         size = len(image.getbands()) * (2 if image.mode == "I;16" else 1) * image.width * image.height
         found["rate"] = max(size / len(data), 1.0)
     return found
 
 
-def _is_reversible(data: bytes) -> bool:
+def _is_reversible(image: Image.Image, data: bytes) -> bool:
     """Whether the wavelet is the whole-numbered one of pictures without loss."""
     place = data.find(CODING_STYLE, data.find(b"\xff\x4f\xff\x51"))
     return place < 0 or data[place + 13 : place + 14] != b"\0"

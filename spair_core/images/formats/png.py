@@ -6,14 +6,21 @@ import io
 import struct
 import zlib
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any
 
 import cv2
 import numpy as np
 from PIL import Image, PngImagePlugin
 
 from spair_core.images.formats.picture import Picture, Samples
-from spair_core.images.formats.picture_format import PictureFormat, deep_colour, resolution
+from spair_core.images.formats.picture_format import (
+    Coded,
+    PictureFormat,
+    Several,
+    deep_colour,
+    has_more_frames,
+    resolution,
+)
 
 MOST_TEXT = 1 << 20
 """Characters of one text that are carried over."""
@@ -30,6 +37,8 @@ COPIED = (b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI", b"oFFs", b"pCAL"
 SAFE_TO_COPY = 0x20
 """The bit of a chunk's last letter that says it (PNG specification, 5.4)."""
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
+HEADER = 25
+"""Bytes of the first chunk."""
 DEEP = ("RGB;16B", "RGBA;16B", "LA;16B")
 """Pillow's names of what it halves."""
 
@@ -53,6 +62,8 @@ def _lost(image: Image.Image, data: bytes) -> tuple[str, ...]:
         {kind.decode("latin-1") for kind in kinds if kind not in OURS and not _can_be_copied(kind)}
     )
     found = [f"PNG chunks that hold for the picture as it was: {', '.join(names)}"] if names else []
+    if has_more_frames(image) and any(kind == b"IHDR" and body[8] == 16 for kind, body in chunks(data)):
+        found.append("its 16 bit, made 8, as it is an animation")
     if any(len(text) > MOST_TEXT for text in getattr(image, "text", {}).values()):
         found.append(f"a text of more than {MOST_TEXT:,} characters")
     return tuple(found)
@@ -88,7 +99,8 @@ def _deep(picture: Picture, quality: int | None) -> bytes:
 
 def _deep_read(image: Image.Image, data: bytes) -> Samples | None:
     tiles = getattr(image, "tile", [])
-    return deep_colour(data, "PNG") if tiles and tiles[0].args in DEEP else None
+    wide = bool(tiles) and tiles[0].args in DEEP
+    return deep_colour(data, "PNG") if wide and not has_more_frames(image) else None
 
 
 def _completed(data: bytes, picture: Picture) -> bytes:
@@ -114,6 +126,37 @@ def chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         place += 12 + size
 
 
+def _animated(
+    coded: Iterator[Coded], first: Picture, image: Image.Image, source: bytes, target: IO[bytes]
+) -> tuple[str, ...]:
+    """An APNG whose frames are all of the canvas and replace one another (APNG specification 1.0)."""
+    hidden = bool(image.info.get("default_image"))  # a first picture for those that know no animations
+    count, order, behind = 0, 0, b""
+    for number, frame in enumerate(coded):
+        whole = list(chunks(frame.data))
+        if number == 0:
+            behind = frame.data[len(SIGNATURE) + sum(12 + len(body) for _, body in whole) :]
+            target.write(SIGNATURE + chunk(*whole[0]) + chunk(b"acTL", bytes(8)))
+            target.write(b"".join(chunk(*one) for one in whole[1:] if one[0] not in (b"IDAT", b"IEND")))
+        if number or not hidden:
+            target.write(chunk(b"fcTL", struct.pack(">I", order) + _control(whole[0][1], frame.milliseconds)))
+            order, count = order + 1, count + 1
+        for body in (body for kind, body in whole if kind == b"IDAT"):
+            target.write(chunk(b"fdAT", struct.pack(">I", order) + body) if number else chunk(b"IDAT", body))
+            order += bool(number)
+    target.write(chunk(b"IEND", b"") + behind)
+    target.seek(len(SIGNATURE) + HEADER)
+    target.write(chunk(b"acTL", struct.pack(">II", count, image.info.get("loop", 0))))
+    return ()
+
+
+def _control(header: bytes, milliseconds: float) -> bytes:
+    width, height = struct.unpack_from(">II", header)
+    share = 1000 if milliseconds < 65_536 else 100
+    shown = min(round(milliseconds * share / 1000), 65_535)
+    return struct.pack(">IIIIHHBB", width, height, 0, 0, shown, share, 0, 0)
+
+
 PNG = PictureFormat(
     "PNG",
     frozenset({".png", ".apng"}),
@@ -125,4 +168,5 @@ PNG = PictureFormat(
     deep=_deep,
     deep_read=_deep_read,
     deep_grey=True,
+    several=Several(_animated, footage=True),
 )

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import accumulate
 from typing import IO, Any
 
 import numpy as np
 import tifffile
 from PIL import ExifTags, Image, TiffImagePlugin
 
-from spair_core.images.formats.picture import Picture, Samples
-from spair_core.images.formats.picture_format import PictureFormat, deep_colour, resolution
+from spair_core.images.formats.picture import Picture, PictureError, Samples
+from spair_core.images.formats.picture_format import (
+    Coded,
+    PictureFormat,
+    Several,
+    deep_colour,
+    resolution,
+)
 
-LAYOUT = frozenset({*range(254, 270), 273, 274, *range(277, 282), 284, *range(288, 294), 297, 301})
+LAYOUT = frozenset({*range(255, 270), 273, 274, *range(277, 282), 284, *range(288, 294), 301})
 LAYOUT |= {317, 318, 319, *range(320, 347), 347, *range(512, 533), 34675}
 """Tags that say how the file is laid out, not what is in the picture; the profile is written by itself."""
 SUB_FILES = 330
 INSIDE = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo, ExifTags.IFD.Interop)
 """Directories within the directory."""
-STRIPS, SIZES = 273, 279
+COMPRESSION, OLD_JPEG = 259, 6
+STRIPS, SIZES, TILES, TILE_SIZES = 273, 279, 324, 325
 PREFIX = b"II*\0"
 MOST_BYTES = 1 << 32
 COMPRESSIONS = frozenset({"raw", "packbits", "tiff_lzw", "tiff_adobe_deflate", "zstd", "lzma"})
@@ -28,12 +36,13 @@ COMPRESSIONS = frozenset({"raw", "packbits", "tiff_lzw", "tiff_adobe_deflate", "
 QUALITY = 95
 
 
-def _several(image: Image.Image) -> bool:
+def _has_pages(image: Image.Image, data: bytes) -> bool:
     # Counting them (n_frames) would read a hostile file's millions of directories one by one.
     try:
-        image.seek(1)
+        image.seek(image.tell() + 1)
     except EOFError:
         return False
+    image.seek(image.tell() - 1)
     return True
 
 
@@ -92,7 +101,7 @@ def _completed(data: bytes, picture: Picture) -> bytes:
 
 def put_together(files: Iterable[bytes], target: IO[bytes], exif: bytes = b"") -> None:
     """Write files of one page, as this module makes them, as pages of one, with the tags of an EXIF beside
-    those that they have. Raises ValueError over 4 GB."""
+    those that they have. Raises PictureError over 4 GB."""
     target.write(PREFIX + bytes(4))
     link = len(PREFIX)  # where the place of the next directory is written
     for data in files:
@@ -107,7 +116,7 @@ def _directory(image: Image.Image, exif: bytes) -> TiffImagePlugin.ImageFileDire
     directory = TiffImagePlugin.ImageFileDirectory_v2(PREFIX + bytes(4))
     own = image.tag_v2  # type: ignore[attr-defined]
     for tags, found in ((own, image.getexif()), (told, told)):
-        for tag in tags:
+        for tag in (tag for tag in tags if tag != SUB_FILES):
             directory[tag] = found.get_ifd(tag) if tag in INSIDE else tags[tag]
             if tag not in INSIDE and tag in (kinds := getattr(tags, "tagtype", {})):
                 directory.tagtype[tag] = kinds[tag]
@@ -116,26 +125,49 @@ def _directory(image: Image.Image, exif: bytes) -> TiffImagePlugin.ImageFileDire
 
 def _laid(directory: TiffImagePlugin.ImageFileDirectory_v2, data: bytes, target: IO[bytes], link: int) -> int:
     """Write a page and its place where the last one asks for it; where it asks for the next one's."""
-    starts, sizes = directory[STRIPS], directory[SIZES]
-    # Pillow adds the place at which the directory ends.
-    directory[STRIPS] = tuple(np.cumsum([0, *sizes[:-1]]).tolist())
-    directory.tagtype[STRIPS] = TiffImagePlugin.TiffTags.LONG
+    offsets, lengths = (STRIPS, SIZES) if STRIPS in directory else (TILES, TILE_SIZES)
+    parts = [
+        data[start : start + size] for start, size in zip(directory[offsets], directory[lengths], strict=True)
+    ]
+    directory.tagtype[offsets] = TiffImagePlugin.TiffTags.LONG
     here = target.tell()
-    written = directory.tobytes(here)
-    strips = b"".join(data[start : start + size] for start, size in zip(starts, sizes, strict=True))
-    if here + len(written) + len(strips) >= MOST_BYTES:
-        raise ValueError("over 4 GB, which is the most that a TIFF takes")
-    target.write(written + strips + bytes((len(written) + len(strips)) % 2))
+    # Of strips, Pillow adds the place at which the directory ends.
+    end = 0 if offsets == STRIPS else here + len(directory.tobytes(here))
+    directory[offsets] = tuple(end + place for place in accumulate(map(len, parts[:-1]), initial=0))
+    written = directory.tobytes(here) + b"".join(parts)
+    if here + len(written) >= MOST_BYTES:
+        raise PictureError("over 4 GB, which is the most that a TIFF takes")
+    target.write(written + bytes(len(written) % 2))
     target.seek(link)
     target.write(struct.pack("<I", here))
     target.seek(0, io.SEEK_END)
     return here + 2 + 12 * int(struct.unpack_from("<H", written)[0])
 
 
-def _is_lossless(data: bytes) -> bool:
-    """Of the first page."""
+def _coded(data: bytes, number: int) -> bytes | None:
+    """A page as a file of its own, strip by strip as it is."""
+    if not data.startswith(PREFIX):
+        return None
+    stream = io.BytesIO()
+    stream.write(PREFIX + bytes(4))
     with Image.open(io.BytesIO(data), formats=["TIFF"]) as image:
-        return image.info.get("compression") not in ("jpeg", "tiff_jpeg", "webp")
+        image.seek(number)
+        directory = _directory(image, b"")
+    if directory[COMPRESSION] == OLD_JPEG:
+        return None
+    _laid(directory, data, stream, len(PREFIX))
+    return stream.getvalue()
+
+
+def _is_lossless(image: Image.Image, data: bytes) -> bool:
+    return image.info.get("compression") not in ("jpeg", "tiff_jpeg", "webp")
+
+
+def _paged(
+    pages: Iterator[Coded], first: Picture, image: Image.Image, source: bytes, target: IO[bytes]
+) -> tuple[str, ...]:
+    put_together((page.data for page in pages), target)
+    return ()
 
 
 TIFF = PictureFormat(
@@ -150,7 +182,7 @@ TIFF = PictureFormat(
     deep=_deep,
     deep_read=_deep_read,
     deep_grey=True,
-    several=_several,
+    several=Several(_paged, footage=False, holds=_has_pages, coded=_coded),
     lossless=_is_lossless,
     upright=True,
     tells=lambda tag: tag not in LAYOUT,

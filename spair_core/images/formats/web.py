@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from spair_core.images.formats.picture import Picture
-from spair_core.images.formats.picture_format import PictureFormat, bits_a_pixel, coded_size, quality_of
+from spair_core.images.formats.picture_format import (
+    Coded,
+    PictureFormat,
+    Several,
+    bits_a_pixel,
+    coded_size,
+    quality_of,
+)
 
 WEBP_QUALITY = 90
 """Of lossy ones where there is no source."""
 WRITTEN = (b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP", b"EXIF", b"XMP ")
+BESIDE = {b"ICCP": 0x20, b"EXIF": 0x08, b"XMP ": 0x04}
+ANIMATED, ALPHA, NOT_BLENDED = 0x02, 0x10, 0x02
+"""Flags of a file, and of a frame that replaces what was there."""
 COLOURS = 256
+EXTENSION, CONTROL = 0x21, 0xF9
 OPAQUE = 128
 """Alpha from which a GIF, which knows no more of it, shows a pixel."""
 
@@ -34,7 +45,7 @@ def riff_chunk(kind: bytes, body: bytes) -> bytes:
     return kind + struct.pack("<I", len(body)) + body + bytes(len(body) % 2)
 
 
-def _is_lossless(data: bytes) -> bool:
+def _is_lossless(image: Image.Image, data: bytes) -> bool:
     """By the first picture of it that there is."""
     for kind, body in riff_chunks(data[: 1 << 20]):
         if kind == b"ANMF":
@@ -46,7 +57,9 @@ def _is_lossless(data: bytes) -> bool:
 
 def _webp_kept(image: Image.Image, data: bytes) -> dict[str, Any]:
     beside = {"xmp": image.info["xmp"]} if image.info.get("xmp") else {}
-    return {**beside, "bits": bits_a_pixel(image, data)}
+    frames = _webp_frames(data)
+    # An animation's first frame is all of the canvas; the others may only be what changed.
+    return {**beside, "bits": bits_a_pixel(image, frames[0][1] if frames else data)}
 
 
 def _webp_lost(image: Image.Image, data: bytes) -> tuple[str, ...]:
@@ -63,6 +76,45 @@ def _webp_options(picture: Picture, quality: int | None) -> dict[str, Any]:
     return {**options, "quality": quality or WEBP_QUALITY}
 
 
+def _webp_frames(data: bytes) -> list[tuple[bytes, bytes]]:
+    """(head, chunks) of each of an animation's frames."""
+    return [(body[:16], body[16:]) for kind, body in riff_chunks(data) if kind == b"ANMF"]
+
+
+def _webp_coded(data: bytes, number: int) -> bytes | None:
+    head, inner = _webp_frames(data)[number]
+    canvas = data[24:30]
+    if head[:6] != bytes(6) or head[6:12] != canvas or not head[15] & NOT_BLENDED:
+        return None
+    return b"RIFF" + struct.pack("<I", 4 + len(inner)) + b"WEBP" + inner
+
+
+def _webp_animated(
+    coded: Iterator[Coded], first: Picture, image: Image.Image, source: bytes, target: IO[bytes]
+) -> tuple[str, ...]:
+    """Frames that are all of the canvas and replace one another (WebP container specification)."""
+    exif = (first.exif or b"").removeprefix(b"Exif\0\0")
+    told = {b"ICCP": first.icc_profile, b"EXIF": exif, b"XMP ": first.kept.get("xmp")}
+    beside = {kind: body for kind, body in told.items() if body}
+    canvas = b"".join(struct.pack("<I", side - 1)[:3] for side in first.pixels.shape[1::-1])
+    flags = ANIMATED | (0 if first.alpha is None else ALPHA) | sum(BESIDE[kind] for kind in beside)
+    target.write(b"RIFF" + bytes(4) + b"WEBP" + riff_chunk(b"VP8X", struct.pack("<I", flags) + canvas))
+    if b"ICCP" in beside:
+        target.write(riff_chunk(b"ICCP", beside[b"ICCP"]))
+    target.write(riff_chunk(b"ANIM", dict(riff_chunks(source))[b"ANIM"]))
+    for frame in coded:
+        inner = [riff_chunk(*one) for one in riff_chunks(frame.data) if one[0] in (b"ALPH", b"VP8 ", b"VP8L")]
+        shown = struct.pack("<I", min(round(frame.milliseconds), (1 << 24) - 1))[:3]
+        head = bytes(6) + canvas + shown + bytes([NOT_BLENDED])
+        target.write(riff_chunk(b"ANMF", head + b"".join(inner)))
+    for kind in (b"EXIF", b"XMP "):
+        target.write(riff_chunk(kind, beside[kind]) if kind in beside else b"")
+    size = target.tell() - 8
+    target.seek(4)
+    target.write(struct.pack("<I", size))
+    return ()
+
+
 WEBP = PictureFormat(
     "WEBP",
     frozenset({".webp"}),
@@ -72,6 +124,7 @@ WEBP = PictureFormat(
     alpha=True,
     modes=frozenset(),
     lossless=_is_lossless,
+    several=Several(_webp_animated, footage=True, coded=_webp_coded),
 )
 
 
@@ -154,6 +207,52 @@ def _mixed(pixels: NDArray[np.uint8], palette: NDArray[np.uint8]) -> Image.Image
     return image
 
 
+def _gif_animated(
+    coded: Iterator[Coded], first: Picture, image: Image.Image, source: bytes, target: IO[bytes]
+) -> tuple[str, ...]:
+    """Frames that are all of the canvas, each with its palette; clear ones clear what was there (GIF89a)."""
+    size = struct.pack("<HH", *image.size)
+    for number, frame in enumerate(coded):
+        table, clear, pixels = _gif_parts(frame.data)
+        bits = (len(table) // 3).bit_length() - 2
+        if number == 0:
+            target.write(b"GIF89a" + size + bytes([0xF0 | bits, 0, 0]) + table)
+            target.write(_gif_beside(image))
+        # Cleared after it was shown, as the next one may be seen through.
+        flags = 0x08 | (clear is not None)
+        shown = min(round(frame.milliseconds / 10), 65_535)
+        target.write(b"!\xf9\x04" + struct.pack("<BHBB", flags, shown, clear or 0, 0))
+        target.write(b"," + bytes(4) + size + bytes([0x80 | bits]) + table + pixels)
+    target.write(b";")
+    return ()
+
+
+def _gif_beside(image: Image.Image) -> bytes:
+    written = b""
+    if "loop" in image.info:
+        written += b"!\xff\x0bNETSCAPE2.0\x03\x01" + struct.pack("<H", image.info["loop"]) + b"\0"
+    comment = image.info.get("comment", b"")
+    if comment:
+        blocks = [comment[place : place + 255] for place in range(0, len(comment), 255)]
+        written += b"!\xfe" + b"".join(bytes([len(block)]) + block for block in blocks) + b"\0"
+    return written
+
+
+def _gif_parts(data: bytes) -> tuple[bytes, int | None, bytes]:
+    """The palette, the number of the clear colour, and the coded pixels of a file of one frame as Pillow
+    writes it."""
+    place = 13 + (6 << (data[10] & 7))
+    table, clear = data[13:place], None
+    while data[place] == EXTENSION:
+        if data[place + 1] == CONTROL and data[place + 3] & 1:
+            clear = data[place + 6]
+        place += 2
+        while data[place]:
+            place += data[place] + 1
+        place += 1
+    return table, clear, data[place + 10 : -1]
+
+
 GIF = PictureFormat(
     "GIF",
     frozenset({".gif"}),
@@ -165,4 +264,5 @@ GIF = PictureFormat(
     profile=False,
     most_exif=0,
     modes=frozenset(),
+    several=Several(_gif_animated, footage=True),
 )

@@ -68,6 +68,17 @@ def picture(path: Path, frames: list[Pixels]) -> list[Pixels]:
     return frames[:1]
 
 
+def several(path: Path, frames: list[Pixels]) -> list[Pixels]:
+    """Frames or pages of one picture; JPEG's keep their sizes by themselves, others have times."""
+    format = Image.registered_extensions()[path.suffix]
+    first, *others = [Image.fromarray(frame) for frame in frames[:4]]
+    if format in ("JPEG", "MPO"):
+        first.save(path, "MPO", save_all=True, append_images=others)
+    else:
+        first.save(path, format, save_all=True, append_images=others, duration=40)
+    return frames[:4]
+
+
 def clip(path: Path, frames: list[Pixels]) -> list[Pixels]:
     make_clip(path, frames)
     return frames
@@ -86,6 +97,7 @@ def table(path: Path, frames: list[Pixels]) -> list[Pixels]:
 
 SAMPLES: Mapping[str, Callable[[Path, list[Pixels]], list[Pixels]]] = {
     "picture": picture,
+    "frames": several,
     "clip": clip,
     "archive": archive,
     "table": table,
