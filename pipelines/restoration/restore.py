@@ -62,7 +62,8 @@ class RestoreConfig:
     tile: int = inference.TILE
     """Larger pictures are restored in overlapping tiles with sides of so many pixels."""
     quality: int | None = None
-    """Quality of restored JPEG, WebP and AVIF pictures, 1 to 100; by default a JPEG's own tables."""
+    """Quality of restored JPEG, WebP, AVIF and HEIC pictures, 1 to 100; by default a JPEG's own tables, and
+    what gives the others about the size that they had."""
     encode: EncodeConfig = field(default_factory=EncodeConfig)
     min_degraded: float = inference.MIN_DEGRADED
     """A picture or frame of which a smaller share is degraded is left alone; an item that has none to restore

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -41,8 +42,19 @@ TURNS = {
 ORIENTATION_IN_XMP = re.compile(rb"(tiff:Orientation(?:\s*=\s*[\"']|>\s*))[2-8]")
 MOST_BARE_EXIF = 32
 """Bytes of an EXIF that says nothing, or nothing but how to turn the picture."""
-DAMAGE = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError, struct.error)
-"""What Pillow raises on damaged files."""
+DAMAGE = (
+    OSError,
+    RuntimeError,
+    cv2.error,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    ArithmeticError,
+    struct.error,
+)
+"""What Pillow, OpenCV and libheif raise on damaged files."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +115,7 @@ def decoded(image: Image.Image, data: bytes, *, deep: bool, beside: Picture | No
         pixels, alpha, inks = (*_to_rgb(upright, deep=deep), _inks(upright))
     profile = _profile(image, mode)
     lost = (*lost, *_lost(image, form, alpha is not None, exif, profile))
+    lost = tuple(f"not kept: {what}" for what in lost)
     kept = {name: _upright_xmp(value) if name == "xmp" else value for name, value in kept.items()}
     return Picture(pixels, form.name, alpha, profile, exif, lossless, mode, inks, kept, lost)
 

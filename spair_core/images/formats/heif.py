@@ -18,6 +18,7 @@ from spair_core.images.formats.picture_format import (
     PictureFormat,
     Several,
     bits_a_pixel,
+    boxes,
     coded_size,
     has_more_frames,
     quality_of,
@@ -31,6 +32,8 @@ MOST_HELD = 1_500_000_000
 """Bytes of pixels that the pictures of a HEIC may have together."""
 REPEATED = re.compile(rb"elst.\x00\x00\x01", re.DOTALL)
 """Of an animation that starts again when it is over."""
+OURS = (b"ftyp", b"meta", b"mdat", b"moov", b"free", b"skip", b"idat", b"styp")
+"""Boxes that the writers make, or that hold what only they know the place of."""
 COLOURS = re.compile(rb"colrnclx(.{4})", re.DOTALL)
 """Where such a file says what its colours are: primaries and transfer, two bytes each (ITU-T H.273)."""
 ITEM = re.compile(rb"infe[\x02\x03].{7}(.{4})", re.DOTALL)
@@ -51,8 +54,14 @@ pillow_heif.register_heif_opener()
 
 def _kept(image: Image.Image, data: bytes) -> dict[str, Any]:
     found = {"xmp": image.info["xmp"]} if image.info.get("xmp") else {}
+    found["boxes"] = _boxes_beside(data)
     colours = COLOURS.search(data)
     return {**found, "bits": bits_a_pixel(image, data)} | ({"colours": colours[1]} if colours else {})
+
+
+def _boxes_beside(data: bytes) -> bytes:
+    """Such as the film of a motion photo."""
+    return b"".join(box for kind, box in boxes(data) if kind not in OURS and len(box) > 8)
 
 
 def _avif_bits(data: bytes) -> int:
@@ -83,10 +92,11 @@ def _avif_options(picture: Picture, quality: int | None) -> dict[str, Any]:
     return {**options, **coding, "quality": quality or AVIF_QUALITY}
 
 
-def _coloured(data: bytes, picture: Picture) -> bytes:
-    """With the primaries and the transfer that the source names, such as those of HDR."""
+def _completed(data: bytes, picture: Picture) -> bytes:
+    """With the primaries and the transfer that the source names, such as those of HDR, and its boxes."""
     colours = picture.kept.get("colours")
-    return COLOURS.sub(lambda found: b"colrnclx" + colours, data) if colours else data
+    data = COLOURS.sub(lambda found: b"colrnclx" + colours, data) if colours else data
+    return data + picture.kept.get("boxes", b"")
 
 
 def _deep_avif_read(image: Image.Image, data: bytes) -> Samples | None:
@@ -116,7 +126,7 @@ def _deep_avif(picture: Picture, quality: int | None) -> bytes:
     written, data = cv2.imencode(".avif", levels.astype(np.uint16), coding)
     if not written:
         raise PictureError("OpenCV could not write it as AVIF of 10 bit")
-    return _coloured(data.tobytes(), picture)
+    return data.tobytes()
 
 
 def _heic_kept(image: Image.Image, data: bytes) -> dict[str, Any]:
@@ -128,11 +138,14 @@ def _heic_kept(image: Image.Image, data: bytes) -> dict[str, Any]:
     if image.info.get("tiling"):
         found["tile_size"] = image.info["tiling"]["tile_width"]
     found["bit_depth"] = image.info.get("bit_depth", 8)
+    found["boxes"] = _boxes_beside(data)
     return {**found, "bits": bits_a_pixel(image, data) / getattr(image, "n_frames", 1)}
 
 
 def _heic_lost(image: Image.Image, data: bytes) -> tuple[str, ...]:
     found = _items_lost(data)
+    if any(kind == b"moov" for kind, _ in boxes(data)):
+        found.append("its sequence of pictures in time")
     if image.info.get("depth_images"):
         found.append("its depth map")
     if image.info.get("aux"):
@@ -145,7 +158,9 @@ def _heic_lost(image: Image.Image, data: bytes) -> tuple[str, ...]:
 
 
 def _heic_options(picture: Picture, quality: int | None) -> dict[str, Any]:
-    options = {name: value for name, value in picture.kept.items() if name not in ("bits", "bit_depth")}
+    options = {
+        name: value for name, value in picture.kept.items() if name not in ("bits", "bit_depth", "boxes")
+    }
     if quality is None and "bits" in picture.kept:
         size = coded_size("HEIF", **{k: v for k, v in options.items() if k == "chroma"})
         quality = quality_of(picture.pixels, picture.kept["bits"], size)
@@ -212,8 +227,10 @@ def _avif_animated(
     written = io.BytesIO()
     options |= {"quality": frames.quality or AVIF_QUALITY, "speed": SPEED, "max_threads": 1}
     streamed.save(written, "AVIF", save_all=True, **options)
-    target.write(_coloured(written.getvalue(), first))
-    return () if REPEATED.search(source) else ("that it is shown once: it is shown again and again",)
+    target.write(_completed(written.getvalue(), first))
+    return (
+        () if REPEATED.search(source) else ("not kept: that it is shown once; it is shown again and again",)
+    )
 
 
 class _Timed:
@@ -249,7 +266,8 @@ def _heic_pages(
         quality = quality or _heic_options(like, page.quality)["quality"]
         _add_page(written, samples, image, kept)
     written.save(target, quality=quality, primary_index=_primary(image))
-    return ("that its pictures were coded once: those in which nothing was found were coded again, too",)
+    target.write(_boxes_beside(source))
+    return ("not kept: pictures in which nothing was found as they were; a HEIC's are coded all together",)
 
 
 def _samples(data: bytes) -> Samples:
@@ -273,7 +291,7 @@ def _add_page(
     mode = {3: "RGB", 4: "RGBA"}[samples.shape[2]] + (";16" if samples.dtype == np.uint16 else "")
     page = written.add_frombytes(mode, (samples.shape[1], samples.shape[0]), samples.tobytes())
     told = {name: image.info[name] for name in ("exif", "icc_profile") if image.info.get(name)}
-    page.info.update({name: value for name, value in (kept | told).items() if name != "bits"})
+    page.info.update({name: value for name, value in (kept | told).items() if name not in ("bits", "boxes")})
 
 
 AVIF = PictureFormat(
@@ -282,7 +300,7 @@ AVIF = PictureFormat(
     _avif_options,
     _kept,
     _avif_lost,
-    _coloured,
+    _completed,
     alpha=True,
     modes=frozenset(),
     deep=_deep_avif,
@@ -297,6 +315,7 @@ HEIC = PictureFormat(
     _heic_options,
     _heic_kept,
     _heic_lost,
+    lambda data, picture: data + picture.kept.get("boxes", b""),
     alpha=True,
     deep=_deep_heic,
     deep_read=_deep_heic_read,

@@ -106,7 +106,7 @@ def _put_together(
     named = len(list(_entries((_index(source) or (0, b""))[1])))
     missing = named - len(moved) - _gain_maps(source)
     why = "are not where its index says, and kept as they were"
-    return (f"{missing} of its pictures, which {why}",) if missing > 0 else ()
+    return (f"not restored: {missing} of its pictures, which {why}",) if missing > 0 else ()
 
 
 class Moved(NamedTuple):
@@ -190,7 +190,7 @@ def _without_thumbnails(body: bytes) -> bytes:
         after = at + 4 + size + size % 2
         left += b"" if kind in RESOURCE_THUMBNAILS else body[place:after]
         place = after
-    return bytes(left)
+    return bytes(left + body[place:])
 
 
 def _lost(image: Image.Image, data: bytes) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, Any, NamedTuple
@@ -84,6 +85,18 @@ def deep_colour(data: bytes, format: str, page: int = 0) -> Samples:
     return np.ascontiguousarray(read[..., order])
 
 
+def boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """(type, whole box) at the top of a file of ISO's container, such as a JPEG 2000 or a HEIC."""
+    place = 0
+    while place + 8 <= len(data):
+        size, kind = struct.unpack_from(">I4s", data, place)
+        if size == 1 and place + 16 <= len(data):
+            size = struct.unpack_from(">Q", data, place + 8)[0]
+        size = size if size >= 8 else len(data) - place
+        yield kind, data[place : place + size]
+        place += size
+
+
 class Coded(NamedTuple):
     """A frame on its way into a file: for how long it is shown, its bytes as a picture of its own, and the
     quality that was asked for."""
@@ -130,7 +143,7 @@ class PictureFormat:
     kept: Callable[[Image.Image, bytes], Kept] = lambda image, data: {}
     """What an opened file has that a copy needs to be like it: becomes `Picture.kept`."""
     lost: Callable[[Image.Image, bytes], tuple[str, ...]] = lambda image, data: ()
-    """What of an opened file a copy cannot have, a sentence each, beside what the codec sees by itself."""
+    """What of an opened file a copy cannot have, as ends of a sentence, beside what the codec sees."""
     completed: Callable[[bytes, Picture], bytes] = lambda data, picture: data
     """A saved file with what Pillow does not write of what was kept."""
     converted: Callable[[Image.Image, Picture], Image.Image] = lambda image, picture: image

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterator
 from typing import Any
 
 from PIL import Image
 
 from spair_core.images.formats.picture import Picture
-from spair_core.images.formats.picture_format import PictureFormat, resolution
+from spair_core.images.formats.picture_format import PictureFormat, boxes, resolution
 
 CODESTREAM = b"\xff\x4f"
 WRITTEN = (b"jP  ", b"ftyp", b"jp2h", b"jp2c")
@@ -22,25 +20,13 @@ def _tga_kept(image: Image.Image, data: bytes) -> dict[str, Any]:
     return {name: image.info[name] for name in ("compression", "id_section") if image.info.get(name)}
 
 
-def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """(type, whole box) at the top of a JP2 file."""
-    place = 0
-    while place + 8 <= len(data):
-        size, kind = struct.unpack_from(">I4s", data, place)
-        if size == 1 and place + 16 <= len(data):
-            size = struct.unpack_from(">Q", data, place + 8)[0]
-        size = size if size >= 8 else len(data) - place
-        yield kind, data[place : place + size]
-        place += size
-
-
 def _jp2_kept(image: Image.Image, data: bytes) -> dict[str, Any]:
     found: dict[str, Any] = {"no_jp2": data.startswith(CODESTREAM)}
     if "comment" in image.info:
         found["comment"] = image.info["comment"]
     if not found["no_jp2"]:
         found["boxes"] = b"".join(
-            box for kind, box in _boxes(data) if kind not in (*WRITTEN, CREDENTIALS) and len(box) > 8
+            box for kind, box in boxes(data) if kind not in (*WRITTEN, CREDENTIALS) and len(box) > 8
         )
     if not _is_reversible(image, data):
         size = len(image.getbands()) * (2 if image.mode == "I;16" else 1) * image.width * image.height
@@ -56,7 +42,7 @@ def _is_reversible(image: Image.Image, data: bytes) -> bool:
 
 def _jp2_lost(image: Image.Image, data: bytes) -> tuple[str, ...]:
     found = []
-    kinds = {} if data.startswith(CODESTREAM) else dict(_boxes(data))
+    kinds = {} if data.startswith(CODESTREAM) else dict(boxes(data))
     header = kinds.get(b"jp2h", b"")
     if b"colr\x02" in header or b"colr\x03" in header:
         found.append("its colour profile")

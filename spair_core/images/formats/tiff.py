@@ -17,7 +17,9 @@ from spair_core.images.formats.picture_format import (
     Coded,
     PictureFormat,
     Several,
+    coded_size,
     deep_colour,
+    quality_of,
     resolution,
 )
 
@@ -33,7 +35,6 @@ PREFIX = b"II*\0"
 MOST_BYTES = 1 << 32
 COMPRESSIONS = frozenset({"raw", "packbits", "tiff_lzw", "tiff_adobe_deflate", "zstd", "lzma"})
 """Those without loss, which a copy has as well; of the others, JPEG stays one."""
-QUALITY = 95
 
 
 def _has_pages(image: Image.Image, data: bytes) -> bool:
@@ -47,7 +48,10 @@ def _has_pages(image: Image.Image, data: bytes) -> bool:
 
 
 def _kept(image: Image.Image, data: bytes) -> dict[str, Any]:
-    return resolution(image) | {"compression": image.info.get("compression", "raw")}
+    directory = image.tag_v2  # type: ignore[attr-defined]
+    size = sum(directory.get(SIZES, directory.get(TILE_SIZES, ())))
+    bits = 8 * size / (image.width * image.height)
+    return resolution(image) | {"compression": image.info.get("compression", "raw"), "bits": bits}
 
 
 def _lost(image: Image.Image, data: bytes) -> tuple[str, ...]:
@@ -58,9 +62,12 @@ def _lost(image: Image.Image, data: bytes) -> tuple[str, ...]:
 def _options(picture: Picture, quality: int | None) -> dict[str, Any]:
     """The EXIF is put in afterwards: libtiff, which compresses, refuses some."""
     asked = picture.kept.get("compression", "tiff_adobe_deflate")
-    options: dict[str, Any] = {"exif": b"", **picture.kept}
-    if asked == "jpeg" and picture.alpha is None and not picture.lossless:
-        return {**options, "quality": quality or QUALITY}
+    options: dict[str, Any] = {"exif": b"", **{k: v for k, v in picture.kept.items() if k != "bits"}}
+    if asked == "jpeg" and picture.alpha is None:
+        if quality is None:
+            size = coded_size("TIFF", compression="jpeg")
+            quality = quality_of(picture.pixels, picture.kept["bits"], size)
+        return {**options, "quality": quality}
     return {**options, "compression": asked if asked in COMPRESSIONS else "tiff_adobe_deflate"}
 
 

@@ -27,6 +27,7 @@ BESIDE = {b"ICCP": 0x20, b"EXIF": 0x08, b"XMP ": 0x04}
 ANIMATED, ALPHA, NOT_BLENDED = 0x02, 0x10, 0x02
 """Flags of a file, and of a frame that replaces what was there."""
 COLOURS = 256
+EXTENSIONS = {b"\x0bXMP DataXMP": "XMP", b"\x0bICCRGBG1012": "colour profile"}
 EXTENSION, CONTROL = 0x21, 0xF9
 OPAQUE = 128
 """Alpha from which a GIF, which knows no more of it, shows a pixel."""
@@ -134,7 +135,9 @@ def _gif_kept(image: Image.Image, data: bytes) -> dict[str, Any]:
 
 
 def _gif_lost(image: Image.Image, data: bytes) -> tuple[str, ...]:
-    return (f"colours: what was restored is shown in the {COLOURS} at most that a GIF has",)
+    found = [f"all colours: what was restored is shown in the {COLOURS} at most that a GIF holds"]
+    found += [f"its {name}" for sign, name in EXTENSIONS.items() if sign in data]
+    return tuple(found)
 
 
 def _colours(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -200,7 +200,7 @@ def test_pictures_of_a_heic(shots, tmp_path):
     pages = list(images.frames(after))
     for one, other in zip(before, pages, strict=True):
         assert np.abs(one.picture.pixels.astype(int) - other.picture.pixels).mean() < 8
-    assert "coded again" in lost[0]
+    assert "all together" in lost[0]
 
 
 def test_too_many_frames_are_refused(shots):

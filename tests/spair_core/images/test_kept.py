@@ -53,9 +53,10 @@ def with_gain_map(photo):
     return data[:start] + gain, gain
 
 
-@pytest.mark.parametrize("format", ["JPEG", "PNG"])
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "HEIF", "AVIF", "JPEG2000"])
 def test_bytes_behind_a_picture(photo, format):
-    film = b"\0\0\0\x18ftypmp42" + bytes(range(256)) * 40
+    film = b"ftypmp42" + bytes(range(256)) * 40
+    film = struct.pack(">I4s", len(film) + 8, b"mpvd") + film  # as motion photos have it
     assert again(saved(photo, format) + film).endswith(film)
 
 
@@ -74,7 +75,11 @@ def test_segments_of_a_jpeg(photo):
     iptc = b"Photoshop 3.0\0" + b"8BIM\x04\x04\0\0" + struct.pack(">I", 4) + b"town"
     thumbnail = b"8BIM\x04\x0c\0\0" + struct.pack(">I", 6) + b"before"
     extra = segment(0xED, iptc + thumbnail) + segment(0xE5, b"maker") + segment(0xEB, b"JP\0\x01jumb")
+    extra += b"".join(
+        segment(0xE1, b"http://ns.adobe.com/xmp/extension/\0" + bytes(60_000)) for _ in range(9)
+    )
     copy = again(saved(photo, "JPEG", extra=extra + segment(0xFE, b"first") + segment(0xFE, b"second")))
+    assert len(copy) > 540_000
     assert all(body in copy for body in (segment(0xED, iptc), segment(0xE5, b"maker"), b"first", b"second"))
     assert b"before" not in copy
     assert b"jumb" not in copy
