@@ -104,7 +104,8 @@ def decoded(image: Image.Image, data: bytes, *, deep: bool, beside: Picture | No
     if beside is not None:
         turn = TURNS.get(turned)
         pixels, alpha = _to_rgb(image if turn is None else image.transpose(turn), deep=deep)
-        return replace(beside, pixels=pixels, alpha=alpha)
+        own = form.several.own(image) if form.several else {}
+        return replace(beside, pixels=pixels, alpha=alpha, kept={**beside.kept, **own})
     mode: Literal["RGB", "L", "CMYK"] = _mode(image)
     exif = _exif_without_orientation(image, form)
     if samples is not None:
@@ -115,7 +116,7 @@ def decoded(image: Image.Image, data: bytes, *, deep: bool, beside: Picture | No
         pixels, alpha, inks = (*_to_rgb(upright, deep=deep), _inks(upright))
     profile = _profile(image, mode)
     lost = (*lost, *_lost(image, form, alpha is not None, exif, profile))
-    lost = tuple(f"not kept: {what}" for what in lost)
+    lost = tuple(what if what.startswith("not ") else f"not kept: {what}" for what in lost)
     kept = {name: _upright_xmp(value) if name == "xmp" else value for name, value in kept.items()}
     return Picture(pixels, form.name, alpha, profile, exif, lossless, mode, inks, kept, lost)
 

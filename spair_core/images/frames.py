@@ -58,6 +58,8 @@ def frames(data: bytes, limits: DecodeLimits | None = None, *, deep: bool = Fals
     limits = limits or DecodeLimits()
     with opened(data, limits) as image:
         several = _several(image)
+        if several.footage:  # before the first of them is decoded
+            _check(image.n_frames, image.n_frames * image.width * image.height, limits)  # type: ignore[attr-defined]
         if several.parts is not None:
             found = _split(several.parts(data), limits, deep=deep)
         else:
@@ -66,11 +68,14 @@ def frames(data: bytes, limits: DecodeLimits | None = None, *, deep: bool = Fals
         for number, frame in enumerate(found):
             height, width = frame.picture.pixels.shape[:2]
             pixels += height * width
-            if number >= limits.max_frames or pixels > limits.max_frames_pixels:
-                raise PictureError(
-                    f"over {limits.max_frames:,} frames, or over {limits.max_frames_pixels:,} pixels in them"
-                )
+            _check(number + 1, pixels, limits)
             yield frame
+
+
+def _check(count: int, pixels: int, limits: DecodeLimits) -> None:
+    if count > limits.max_frames or pixels > limits.max_frames_pixels:
+        most = f"{limits.max_frames:,} frames or pages, or over {limits.max_frames_pixels:,} pixels in them"
+        raise PictureError(f"it holds over {most}")
 
 
 def _several(image: Image.Image) -> Several:

@@ -34,8 +34,10 @@ REPEATED = re.compile(rb"elst.\x00\x00\x01", re.DOTALL)
 """Of an animation that starts again when it is over."""
 OURS = (b"ftyp", b"meta", b"mdat", b"moov", b"free", b"skip", b"idat", b"styp")
 """Boxes that the writers make, or that hold what only they know the place of."""
-COLOURS = re.compile(rb"colrnclx(.{4})", re.DOTALL)
-"""Where such a file says what its colours are: primaries and transfer, two bytes each (ITU-T H.273)."""
+FILM = re.compile(rb"mpvd.{4}ftyp", re.DOTALL)
+"""How the box of a motion photo's film begins."""
+COLOURS = re.compile(rb"colrnclx(.{4})(..)", re.DOTALL)
+"""Where such a file says what its colours are: primaries and transfer, and the matrix (ITU-T H.273)."""
 ITEM = re.compile(rb"infe[\x02\x03].{7}(.{4})", re.DOTALL)
 """Where it names the kind of one of its items; those of more than 65535 are not told."""
 DEEP = {"RGB;16": 3, "RGBA;16": 4}
@@ -64,15 +66,34 @@ def _boxes_beside(data: bytes) -> bytes:
     return b"".join(box for kind, box in boxes(data) if kind not in OURS and len(box) > 8)
 
 
-def _avif_bits(data: bytes) -> int:
-    """A channel, by the first codec's settings (av1C, AV1 in ISOBMFF 2.3)."""
+def _avif_kept(image: Image.Image, data: bytes) -> dict[str, Any]:
+    across, down = (bool(_avif_flags(data) & flag) for flag in (0x08, 0x04))
+    sampling = "4:2:0" if across and down else "4:2:2" if across else "4:4:4"
+    return {**_kept(image, data), "subsampling": sampling}
+
+
+def _avif_flags(data: bytes) -> int:
+    """Of the first codec's settings (av1C, AV1 in ISOBMFF 2.3)."""
     place = data.find(b"av1C")
-    flags = data[place + 6] if 0 <= place < len(data) - 6 else 0
+    return data[place + 6] if 0 <= place < len(data) - 6 else 0x0C
+
+
+def _avif_bits(data: bytes) -> int:
+    """A channel."""
+    flags = _avif_flags(data)
     return 8 if not flags & 0x40 else 12 if flags & 0x20 else 10
+
+
+def _is_lossless(image: Image.Image, data: bytes) -> bool:
+    """Whether colours are coded as they are, which is done for no other reason (matrix 0, ITU-T H.273)."""
+    colours = COLOURS.search(data)
+    return colours is not None and colours[2] == b"\0\0"
 
 
 def _avif_lost(image: Image.Image, data: bytes) -> tuple[str, ...]:
     found = _items_lost(data)
+    if _is_lossless(image, data):
+        found.append("its coding without loss: levels may differ by 2")
     if _avif_bits(data) > 8 and _deep_avif_read(image, data) is None:
         found.append(
             f"its {_avif_bits(data)} bit, made 8: beside EXIF, XMP or a profile no more can be written"
@@ -81,12 +102,19 @@ def _avif_lost(image: Image.Image, data: bytes) -> tuple[str, ...]:
 
 
 def _items_lost(data: bytes) -> list[str]:
-    return ["its gain map, and so its brighter look on HDR screens"] if b"tmap" in ITEM.findall(data) else []
+    found = (
+        ["not restored: the film of the motion photo, which is kept as it was"] if FILM.search(data) else []
+    )
+    if b"tmap" in ITEM.findall(data):
+        found.append("its gain map, and so its brighter look on HDR screens")
+    return found
 
 
 def _avif_options(picture: Picture, quality: int | None) -> dict[str, Any]:
     options = {name: value for name, value in picture.kept.items() if name == "xmp"}
-    coding = {"speed": SPEED, "max_threads": 1}
+    coding = {"speed": SPEED, "max_threads": 1, "subsampling": picture.kept.get("subsampling", "4:2:0")}
+    if picture.lossless and "bits" in picture.kept:
+        return {**options, **coding, "quality": 100, "subsampling": "4:4:4"}
     if quality is None and "bits" in picture.kept:
         quality = quality_of(picture.pixels, picture.kept["bits"], coded_size("AVIF", **coding))
     return {**options, **coding, "quality": quality or AVIF_QUALITY}
@@ -95,7 +123,7 @@ def _avif_options(picture: Picture, quality: int | None) -> dict[str, Any]:
 def _completed(data: bytes, picture: Picture) -> bytes:
     """With the primaries and the transfer that the source names, such as those of HDR, and its boxes."""
     colours = picture.kept.get("colours")
-    data = COLOURS.sub(lambda found: b"colrnclx" + colours, data) if colours else data
+    data = COLOURS.sub(lambda found: b"colrnclx" + colours + found[2], data) if colours else data
     return data + picture.kept.get("boxes", b"")
 
 
@@ -161,6 +189,8 @@ def _heic_options(picture: Picture, quality: int | None) -> dict[str, Any]:
     options = {
         name: value for name, value in picture.kept.items() if name not in ("bits", "bit_depth", "boxes")
     }
+    if picture.lossless and "bits" in picture.kept:
+        return {**options, "quality": -1, "chroma": 444}
     if quality is None and "bits" in picture.kept:
         size = coded_size("HEIF", **{k: v for k, v in options.items() if k == "chroma"})
         quality = quality_of(picture.pixels, picture.kept["bits"], size)
@@ -298,15 +328,14 @@ AVIF = PictureFormat(
     "AVIF",
     frozenset({".avif", ".avifs"}),
     _avif_options,
-    _kept,
+    _avif_kept,
     _avif_lost,
     _completed,
     alpha=True,
     modes=frozenset(),
     deep=_deep_avif,
     deep_read=_deep_avif_read,
-    lossless=lambda image, data: False,
-    upright=True,
+    lossless=_is_lossless,
     several=Several(_avif_animated, footage=True, held_as="PNG"),
 )
 HEIC = PictureFormat(
@@ -319,7 +348,7 @@ HEIC = PictureFormat(
     alpha=True,
     deep=_deep_heic,
     deep_read=_deep_heic_read,
-    lossless=lambda image, data: False,
+    lossless=_is_lossless,
     upright=True,
     several=Several(_heic_pages, footage=False, held_as="PNG"),
 )

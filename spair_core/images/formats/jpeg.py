@@ -24,6 +24,8 @@ QUALITY = 95
 NOT_SUBSAMPLED, HALVED = 0, 2
 """4:4:4 and 4:2:0 in Pillow's numbers; it cannot write rarer ones, which become the latter."""
 MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]", re.DOTALL)
+FILM = re.compile(rb"(.{24})?.{4}ftyp", re.DOTALL)
+"""How the film of a motion photo begins, which may have a head of its own."""
 START_OF_SCAN, END, COMMENT = 0xDA, 0xD9, 0xFE
 WRITTEN = (b"JFIF\0", b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFILE\0", b"Adobe")
 """How segments begin that Pillow writes by itself."""
@@ -194,8 +196,12 @@ def _without_thumbnails(body: bytes) -> bytes:
 
 
 def _lost(image: Image.Image, data: bytes) -> tuple[str, ...]:
-    head, _ = segments(data)
+    head, end = segments(data)
     found = []
+    if _gain_maps(data):
+        found.append("not restored: its gain map, for HDR screens, which is kept as it was")
+    if FILM.match(data, end):
+        found.append("not restored: the film of the motion photo, which is kept as it was")
     if any(body.startswith(THUMBNAILS) or _without_thumbnails(body) != body for _, body, _ in head):
         found.append("a thumbnail, which showed the picture as it was")
     if any(kind == CREDENTIALS for kind, _, _ in head):

@@ -125,6 +125,8 @@ class Several:
     coded: Callable[[bytes, int], bytes | None] = lambda data, number: None
     """The frame of that number as a picture of its own, coded as it is in the file; None where it is not all
     there."""
+    own: Callable[[Image.Image], Kept] = lambda image: {}
+    """What of `kept` each frame of an animation has for itself; the rest is the first one's."""
     held_as: str = ""
     """The format of coded frames where it is not this one."""
 

@@ -131,7 +131,11 @@ WEBP = PictureFormat(
 
 def _gif_kept(image: Image.Image, data: bytes) -> dict[str, Any]:
     found = {"comment": image.info["comment"]} if image.info.get("comment") else {}
-    return {**found, "colours": _colours(np.asarray(image.convert("RGB")))}
+    return {**found, **_gif_own(image)}
+
+
+def _gif_own(image: Image.Image) -> dict[str, Any]:
+    return {"colours": _colours(np.asarray(image.convert("RGB")))}
 
 
 def _gif_lost(image: Image.Image, data: bytes) -> tuple[str, ...]:
@@ -142,8 +146,8 @@ def _gif_lost(image: Image.Image, data: bytes) -> tuple[str, ...]:
 
 def _colours(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Those that occur, [n, 3], the most frequent ones where they are more than a palette holds."""
-    found, counts = np.unique(pixels.reshape(-1, 3), axis=0, return_counts=True)
-    return found[np.argsort(-counts, kind="stable")[:COLOURS]]
+    found, counts = np.unique(_numbers(pixels), return_counts=True)
+    return _of_numbers(found[np.argsort(-counts, kind="stable")[:COLOURS]])
 
 
 def _gif_options(picture: Picture, quality: int | None) -> dict[str, Any]:
@@ -172,7 +176,7 @@ def _palette(pixels: NDArray[np.uint8], had: NDArray[np.uint8], most: int) -> ND
     for the rest."""
     if not len(pixels):
         return np.zeros((1, 3), np.uint8)
-    colours = np.unique(pixels, axis=0)
+    colours = _of_numbers(np.unique(_numbers(pixels)))
     if len(colours) <= most:
         return colours
     kept = had[_isin(had, colours)][:most]
@@ -192,6 +196,10 @@ def _isin(colours: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.b
 def _numbers(colours: NDArray[np.uint8]) -> NDArray[np.int64]:
     """A number a colour."""
     return np.asarray(colours.astype(np.int64) @ np.array([1 << 16, 1 << 8, 1]))
+
+
+def _of_numbers(numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
+    return np.stack([numbers >> 16, numbers >> 8 & 255, numbers & 255], axis=-1).astype(np.uint8)
 
 
 def _mixed(pixels: NDArray[np.uint8], palette: NDArray[np.uint8]) -> Image.Image:
@@ -267,5 +275,5 @@ GIF = PictureFormat(
     profile=False,
     most_exif=0,
     modes=frozenset(),
-    several=Several(_gif_animated, footage=True),
+    several=Several(_gif_animated, footage=True, own=_gif_own),
 )

@@ -97,6 +97,20 @@ def test_unchanged_frames_between_others_are_equal(shots, format, options, tmp_p
     assert same == [True, False, True, True]
 
 
+def test_what_did_not_change_in_a_gif_keeps_its_colours(photos, tmp_path):
+    shots = [Image.fromarray(photos[k][:60, :80]) for k in (0, 1)]
+    data = saved(shots, "GIF", duration=50)
+    coded = []
+    for frame, photo in zip(images.frames(data), photos, strict=False):
+        pixels = frame.picture.pixels.copy()
+        pixels[40:] = photo[40:60, :80]
+        coded.append(images.encode_frame(replace(frame, picture=frame.picture.with_pixels(pixels))))
+    images.put_together(coded, data, tmp_path / "after")
+    for (one, _), (other, _) in zip(shown(data), shown((tmp_path / "after").read_bytes()), strict=True):
+        assert (one[:40] == other[:40]).all()
+        assert 0 < np.abs(one[40:] - other[40:]).mean() < 6
+
+
 def test_an_animation_that_is_shown_once(shots, tmp_path):
     _, after, _ = again(saved(shots, "GIF", duration=50), tmp_path / "after")
     assert "loop" not in Image.open(io.BytesIO(after)).info

@@ -364,6 +364,15 @@ def test_garbage_behind_a_picture_is_ignored(photo):
     assert images.decode(saved(photo, "JPEG") + b"PK\3\4" * 500).pixels.shape == (60, 80, 3)
 
 
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP", "AVIF", "HEIF"])
+def test_probe_sees_pictures_upright(photo, format):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    data = saved(photo, format, exif=exif.tobytes())
+    assert images.probe(data) == (60, 80)
+    assert images.decode(data).pixels.shape == (80, 60, 3)
+
+
 def test_probe_reads_the_header_alone():
     assert images.probe(header_of(640, 480)) == (640, 480)
 

@@ -55,13 +55,17 @@ def with_gain_map(photo):
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "HEIF", "AVIF", "JPEG2000"])
 def test_bytes_behind_a_picture(photo, format):
-    film = b"ftypmp42" + bytes(range(256)) * 40
-    film = struct.pack(">I4s", len(film) + 8, b"mpvd") + film  # as motion photos have it
+    film = struct.pack(">I", 24) + b"ftypmp42" + bytes(range(256)) * 40
+    if format in ("HEIF", "AVIF", "JPEG2000"):
+        film = struct.pack(">I4s", len(film) + 8, b"mpvd") + film  # as motion photos have it
     assert again(saved(photo, format) + film).endswith(film)
+    if format in ("JPEG", "HEIF", "AVIF"):
+        assert "film" in lost(saved(photo, format) + film)
 
 
 def test_a_gain_map_is_kept_and_found(photo):
     data, gain = with_gain_map(photo)
+    assert "gain map" in lost(data)
     copy = again(data)
     assert copy.endswith(gain)
     read = Image.open(io.BytesIO(copy))
@@ -187,6 +191,21 @@ def test_a_heic_is_read_and_written(photo):
     assert copy.info["thumbnails"]
     turned = np.asarray(photo.transpose(Image.Transpose.ROTATE_270)).astype(int)
     assert np.abs(np.asarray(copy) - turned).mean() < 8
+
+
+def test_a_heic_without_loss_stays_one(photo):
+    data = saved(photo, "HEIF", quality=-1, chroma=444, matrix_coefficients=0)
+    assert (np.asarray(Image.open(io.BytesIO(again(data)))) == np.asarray(photo) ^ 1).all()
+
+
+def test_an_avif_keeps_its_sampling_and_its_colours(photo):
+    for sampling, flags in (("4:4:4", 0), ("4:2:2", 0x08), ("4:2:0", 0x0C)):
+        data = saved(photo, "AVIF", subsampling=sampling)
+        hdr = data.replace(b"colrnclx\0\x01\0\x0d", b"colrnclx\0\x09\0\x10")  # BT.2020, PQ
+        copy = again(hdr)
+        assert copy[copy.find(b"av1C") + 6] & 0x0C == flags
+        assert b"colrnclx\0\x09\0\x10" in copy
+        assert lost(data) == ""
 
 
 @pytest.mark.parametrize("bits", [10, 12])
