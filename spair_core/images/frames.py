@@ -104,9 +104,8 @@ def _seen(image: Image.Image, data: bytes, several: Several, *, deep: bool) -> I
         yield Frame(picture, seconds, shown, as_it_is)
         seconds += (shown / 1000 if shown / 1000 >= LEAST_SHOWN else INSTEAD) if several.footage else 0
         number += 1
-    promised = getattr(image, "n_frames", number) if several.footage else number
-    if number < promised:
-        raise PictureError(f"cut short: {number} of {promised} frames are there")
+    if several.footage and number < image.n_frames:  # type: ignore[attr-defined]
+        raise PictureError(_cut(image, number))
 
 
 def _turned_to(image: Image.Image, number: int) -> bool:
@@ -115,8 +114,14 @@ def _turned_to(image: Image.Image, number: int) -> bool:
     except EOFError:
         return False
     except DAMAGE as error:
-        raise PictureError(f"damaged after {number} frames or pages: {error}") from error
+        raise PictureError(f"{_cut(image, number)}: {error}") from error
     return True
+
+
+def _cut(image: Image.Image, number: int) -> str:
+    # Of a TIFF, whose directories are many, it is not asked.
+    promised = "" if image.format == "TIFF" else f" of the {getattr(image, 'n_frames', 1)} that it tells of"
+    return f"damaged or cut short: {number} frames or pages{promised} are there"
 
 
 def encode_frame(frame: Frame, *, quality: int | None = None, unchanged: bool = False) -> Coded:

@@ -2,22 +2,50 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+import cv2
+import numpy as np
 from PIL import Image
 
-from spair_core.images.formats.picture import Picture
-from spair_core.images.formats.picture_format import PictureFormat, boxes, resolution
+from spair_core.images.formats.picture import Picture, PictureError, Samples
+from spair_core.images.formats.picture_format import PictureFormat, boxes, deep_colour, resolution
 
 CODESTREAM = b"\xff\x4f"
 WRITTEN = (b"jP  ", b"ftyp", b"jp2h", b"jp2c")
 """Boxes of a JPEG 2000 file that Pillow writes; the others are kept behind them."""
 CODING_STYLE = b"\xff\x52"
+P6 = re.compile(rb"P6(?:\s+|\s*#[^\n]*\n)*(\d+)\s+(\d+)\s+(\d+)\s")
+WIDE = 65_535
 CREDENTIALS = b"jumb"
 
 
 def _tga_kept(image: Image.Image, data: bytes) -> dict[str, Any]:
     return {name: image.info[name] for name in ("compression", "id_section") if image.info.get(name)}
+
+
+def _wide_ppm(image: Image.Image, data: bytes) -> Samples | None:
+    """Of 16 bit, the upper byte first."""
+    header = P6.match(data)
+    if header is None or int(header[3]) != WIDE:
+        return None
+    count = 3 * image.width * image.height
+    if len(data) - header.end() < 2 * count:
+        raise PictureError("damaged or cut short: pixels are missing")
+    samples = np.frombuffer(data, ">u2", count, header.end())
+    return samples.reshape(image.height, image.width, 3).astype(np.uint16)
+
+
+def _deep_ppm(picture: Picture, quality: int | None) -> bytes:
+    height, width = picture.pixels.shape[:2]
+    return f"P6\n{width} {height}\n{WIDE}\n".encode() + picture.pixels.astype(">u2").tobytes()
+
+
+def _ppm_lost(image: Image.Image, data: bytes) -> tuple[str, ...]:
+    header = P6.match(data)
+    levels = int(header[3]) if header else 255
+    return () if levels in (255, WIDE) else (f"its {levels + 1} levels, made 256",)
 
 
 def _jp2_kept(image: Image.Image, data: bytes) -> dict[str, Any]:
@@ -29,7 +57,8 @@ def _jp2_kept(image: Image.Image, data: bytes) -> dict[str, Any]:
             box for kind, box in boxes(data) if kind not in (*WRITTEN, CREDENTIALS) and len(box) > 8
         )
     if not _is_reversible(image, data):
-        size = len(image.getbands()) * (2 if image.mode == "I;16" else 1) * image.width * image.height
+        wide = not found["no_jp2"] and _jp2_bits(dict(boxes(data)).get(b"jp2h", b"")) > 8
+        size = len(image.getbands()) * (2 if wide else 1) * image.width * image.height
         found["rate"] = max(size / len(data), 1.0)
     return found
 
@@ -48,12 +77,34 @@ def _jp2_lost(image: Image.Image, data: bytes) -> tuple[str, ...]:
         found.append("its colour profile")
     if b"res " in header:
         found.append("its resolution")
-    place = header.find(b"ihdr")
-    if place >= 0 and image.mode != "I;16" and header[place + 14] & 0x7F not in range(8):
-        found.append(f"its {(header[place + 14] & 0x7F) + 1} bit, made 8")
+    bits = _jp2_bits(header)
+    if bits > 8 and image.mode != "I;16" and _deep_jp2_read(image, data) is None:
+        found.append(f"its {bits} bit, made 8")
     if CREDENTIALS in kinds:
         found.append("content credentials (C2PA), which vouched for the picture as it was")
     return tuple(found)
+
+
+def _jp2_bits(header: bytes) -> int:
+    """A channel, by the file's header box."""
+    place = header.find(b"ihdr")
+    return (header[place + 14] & 0x7F) + 1 if 0 <= place < len(header) - 14 else 8
+
+
+def _deep_jp2_read(image: Image.Image, data: bytes) -> Samples | None:
+    if data.startswith(CODESTREAM) or image.mode not in ("RGB", "RGBA"):
+        return None
+    return deep_colour(data, "JPEG 2000") if _jp2_bits(dict(boxes(data)).get(b"jp2h", b"")) == 16 else None
+
+
+def _deep_jp2(picture: Picture, quality: int | None) -> bytes:
+    """By OpenCV, whose rates are thousandths of the pixels' size."""
+    planes = [picture.pixels[..., ::-1]] + ([] if picture.alpha is None else [picture.alpha[..., None]])
+    rate = [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, round(1000 / picture.kept.get("rate", 1.0))]
+    written, data = cv2.imencode(".jp2", np.concatenate(planes, axis=2), rate)
+    if not written:
+        raise PictureError("OpenCV could not write it as JPEG 2000 of 16 bit")
+    return data.tobytes()
 
 
 def _jp2_options(picture: Picture, quality: int | None) -> dict[str, Any]:
@@ -76,8 +127,11 @@ PPM = PictureFormat(
     "PPM",
     frozenset({".ppm", ".pgm", ".pnm"}),
     lambda picture, quality: {},
+    lost=_ppm_lost,
     profile=False,
     most_exif=0,
+    deep=_deep_ppm,
+    deep_read=_wide_ppm,
     deep_grey=True,
 )
 TGA = PictureFormat(
@@ -99,6 +153,8 @@ JPEG2000 = PictureFormat(
     alpha=True,
     profile=False,
     most_exif=0,
+    deep=_deep_jp2,
+    deep_read=_deep_jp2_read,
     deep_grey=True,
     lossless=_is_reversible,
 )

@@ -233,6 +233,21 @@ def test_an_avif_of_10_bit(photo):
     assert np.abs(copy.pixels.astype(int) - picture.pixels).mean() < 257 * 4
 
 
+@pytest.mark.parametrize("suffix", [".ppm", ".jp2", ".png", ".tiff"])
+def test_colour_of_16_bit(photo, suffix):
+    wide = np.asarray(photo).astype(np.uint16) * 257 + np.arange(80, dtype=np.uint16)[:, None] % 7
+    whole = [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000]
+    data = cv2.imencode(suffix, wide[..., ::-1].copy(), whole if suffix == ".jp2" else [])[1].tobytes()
+    picture = images.decode(data, deep=True)
+    assert (picture.pixels == wide).all()
+    assert picture.lost == ()
+    assert (images.decode(again(data), deep=True).pixels == wide ^ 1).all()
+
+
+def test_a_ppm_of_odd_levels(photo):
+    assert "1024 levels" in lost(b"P6\n# from a camera\n4 2\n1023\n" + bytes(48))
+
+
 def test_a_gif_keeps_its_colours_and_its_transparency(photos):
     photo = Image.fromarray(photos[0][:120, :160])
     few = photo.quantize(200)
