@@ -23,10 +23,10 @@ QUALITY = 95
 """Where there is no source whose tables could be taken."""
 NOT_SUBSAMPLED, HALVED = 0, 2
 """4:4:4 and 4:2:0 in Pillow's numbers; it cannot write rarer ones, which become the latter."""
-MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]", re.DOTALL)
+MARKER = re.compile(rb"\xff+[^\x00\xff]", re.DOTALL)
 FILM = re.compile(rb"(.{24})?.{4}ftyp", re.DOTALL)
 """How the film of a motion photo begins, which may have a head of its own."""
-START_OF_SCAN, END, COMMENT = 0xDA, 0xD9, 0xFE
+START_OF_SCAN, COMMENT, END = 0xDA, 0xFE, b"\xff\xd9"
 WRITTEN = (b"JFIF\0", b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFILE\0", b"Adobe")
 """How segments begin that Pillow writes by itself."""
 THUMBNAILS = (b"JFXX\0",)
@@ -40,19 +40,23 @@ GAIN_MAPS = (b"hdrgm:", b"hdrgainmap", b"urn:iso:std:iso:ts:21496:-1")
 
 
 def segments(data: bytes, start: int = 0) -> tuple[list[tuple[int, bytes, int]], int]:
-    """(marker, body, place of the body) before the pixels of the JPEG that begins at `start`, and where it
-    ends."""
+    """What `head` gives of the JPEG that begins at `start`, and where it ends."""
+    found, place = head(data, start)
+    end = data.find(END, place)  # which never stands among coded pixels
+    return found, end + len(END) if end >= 0 else len(data)
+
+
+def head(data: bytes, start: int = 0) -> tuple[list[tuple[int, bytes, int]], int]:
+    """(marker, body, place of the body) before the pixels, and where those begin."""
     found: list[tuple[int, bytes, int]] = []
-    place, scans = start + 2, 0
-    while marker := MARKER.search(data, place):
+    place = start + 2
+    while marker := MARKER.match(data, place):
         kind, body = data[marker.end() - 1], marker.end() + 2
-        if kind == END:
-            return found, marker.end()
         place = body - 2 + max(int.from_bytes(data[body - 2 : body], "big"), 2)
-        scans += kind == START_OF_SCAN
-        if not scans:
-            found.append((kind, data[body:place], body))
-    return found, len(data)
+        if kind == START_OF_SCAN:
+            break
+        found.append((kind, data[body:place], body))
+    return found, place
 
 
 def pictures(data: bytes) -> list[tuple[int, int]]:
@@ -73,11 +77,11 @@ def _found(data: bytes) -> list[tuple[int, int]]:
 
 
 def _gain_maps(data: bytes) -> int:
-    return len(_found(data)) - len(pictures(data))
+    return len(_found(data)) - len(pictures(data)) if _index(data) else 0
 
 
 def _is_gain_map(data: bytes, start: int) -> bool:
-    return any(sign in body for _, body, _ in segments(data, start)[0] for sign in GAIN_MAPS)
+    return any(sign in body for _, body, _ in head(data, start)[0] for sign in GAIN_MAPS)
 
 
 def _entries(body: bytes) -> Iterator[tuple[int, str]]:
@@ -127,7 +131,7 @@ Index = tuple[int, bytes]
 def _index(data: bytes) -> Index | None:
     found = (
         (place + len(MPF), body)
-        for kind, body, place in segments(data)[0]
+        for kind, body, place in head(data)[0]
         if kind == MPF_SEGMENT and body.startswith(MPF)
     )
     return next(found, None)
@@ -164,10 +168,10 @@ def _kept(image: Image.Image, data: bytes) -> dict[str, Any]:
         found["progressive"] = bool(image.info.get("progressive"))
     if 0 < len(image.info.get("xmp", b"")) <= MOST_XMP:
         found["xmp"] = image.info["xmp"]
-    head, end = segments(data)
+    told, end = segments(data)
     found["extra"] = b"".join(
         struct.pack(">BBH", 0xFF, kind, len(body) + 2) + body
-        for kind, body in ((kind, _without_thumbnails(body)) for kind, body, _ in head)
+        for kind, body in ((kind, _without_thumbnails(body)) for kind, body, _ in told)
         if _is_beside(kind, body)
     )
     found["behind"] = data[end:], end, _index(data)
@@ -196,19 +200,19 @@ def _without_thumbnails(body: bytes) -> bytes:
 
 
 def _lost(image: Image.Image, data: bytes) -> tuple[str, ...]:
-    head, end = segments(data)
+    told, end = segments(data)
     found = []
     if _gain_maps(data):
         found.append("not restored: its gain map, for HDR screens, which is kept as it was")
     if FILM.match(data, end):
         found.append("not restored: the film of the motion photo, which is kept as it was")
-    if any(body.startswith(THUMBNAILS) or _without_thumbnails(body) != body for _, body, _ in head):
+    if any(body.startswith(THUMBNAILS) or _without_thumbnails(body) != body for _, body, _ in told):
         found.append("a thumbnail, which showed the picture as it was")
-    if any(kind == CREDENTIALS for kind, _, _ in head):
+    if any(kind == CREDENTIALS for kind, _, _ in told):
         found.append(
             "content credentials (C2PA) or other JUMBF boxes, which vouched for the picture as it was"
         )
-    if any(kind in (0xC9, 0xCA) for kind, _, _ in head):
+    if any(kind in (0xC9, 0xCA) for kind, _, _ in told):
         found.append("arithmetic coding, in place of which there is Huffman coding")
     if _sampling(image) != (JpegImagePlugin.get_sampling(image) if len(_factors(image)) > 1 else 0):
         found.append("its rare sampling of colour, in place of which there is 4:2:0")
