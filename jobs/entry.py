@@ -20,6 +20,7 @@ CODES: tuple[tuple[type[Exception], int], ...] = (
     (faults.UnavailableError, TRY_AGAIN),
     (faults.NothingThereError, NOTHING_TO_DO),
     (faults.HeldError, HELD),
+    (faults.TooManyLostError, TOO_MANY_BAD),
     (ValueError, USAGE),
     (RuntimeError, FAILED),
     (OSError, FAILED),

@@ -21,11 +21,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pipelines.services import storage, tracking
+from pipelines.services.faults import HeldError
 from pipelines.services.storage import StorageError
-
-
-class HeldError(RuntimeError):
-    """Another job has the destination; the message names it."""
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from pipelines.restoration.manifest import (
     Verdict,
 )
 from pipelines.services import storage, tracking
+from pipelines.services.faults import TooManyLostError
 
 FLUSH_SECONDS = 5.0
 TOLD = 100
@@ -37,10 +38,6 @@ ENOUGH = 100
 Join = Callable[[dict[str, Any], int, bool], ray.ObjectRef]
 """Item, number of its parts, whether it passed -> the output's digest, or why it could not be joined, and
 what of it could not be kept."""
-
-
-class TooManyLostError(RuntimeError):
-    """Too large a share of the items cannot be restored; the message says which and the commonest reason."""
 
 
 @dataclass

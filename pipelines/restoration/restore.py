@@ -113,15 +113,20 @@ class RestoreConfig:
 def restore(config: RestoreConfig) -> Summary:
     """Restore all that is under `source` and has not been, and commit the manifest.
 
-    Raises ValueError (source and destination overlap), ModelError, StorageError, TrackingError and HeldError
-    (another job has the destination) before any work, TooManyLostError while it goes on; what happens to
+    Raises ValueError (source and destination overlap), NothingStoredError (the source is empty), ModelError,
+    StorageError, TrackingError, UnavailableError and HeldError (another job has the destination) before any
+    work, TooManyLostError while it goes on; what happens to
     single items is in the summary and, all of it, in the manifest. Where the run is interrupted, what is in
     hand is finished or given up, what is done is kept, and the interruption goes on to the caller.
     """
     _check_apart(config.source, config.destination)
-    config = _decided(config)
-    model = models.resolve(config.model)
     started = time.monotonic()
+    storage.check_source(config.source)
+    storage.check_writable(config.destination)
+    tracking.check()
+    cluster.check_answers()
+    model = models.resolve(config.model)
+    config = _decided(config)
     with Lease(config.destination).held(60 * config.wait_minutes, _tell) as lease:
         summary = Summary()
         book = Manifest(config.destination)

@@ -21,6 +21,10 @@ class HeldError(RuntimeError):
     """Another job holds the destination; the message says which."""
 
 
+class TooManyLostError(RuntimeError):
+    """Too large a share of the items cannot be restored; the message says which and the commonest reason."""
+
+
 class Stopped(KeyboardInterrupt):
     """A signal asks this process to end. It passes `except Exception`, and what cleans up is run.
 

@@ -69,13 +69,16 @@ def picture(path: Path, frames: list[Pixels]) -> list[Pixels]:
 
 
 def several(path: Path, frames: list[Pixels]) -> list[Pixels]:
-    """Frames or pages of one picture; JPEG's keep their sizes by themselves, others have times."""
+    """Frames or pages. Of more than three in one MPO, Pillow gets the places wrong."""
     format = Image.registered_extensions()[path.suffix]
-    first, *others = [Image.fromarray(frame) for frame in frames[:4]]
     if format in ("JPEG", "MPO"):
-        first.save(path, "MPO", save_all=True, append_images=others)
-    else:
-        first.save(path, format, save_all=True, append_images=others, duration=40)
+        frames = frames[:2]
+        Image.fromarray(frames[0]).save(
+            path, "MPO", save_all=True, append_images=[Image.fromarray(frames[1])], quality=90
+        )
+        return frames
+    first, *others = [Image.fromarray(frame) for frame in frames[:4]]
+    first.save(path, format, save_all=True, append_images=others, duration=40)
     return frames[:4]
 
 

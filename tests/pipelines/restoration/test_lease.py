@@ -4,8 +4,9 @@ import time
 
 import pytest
 
-from pipelines.restoration.lease import HeldError, Lease, Pace
+from pipelines.restoration.lease import Lease, Pace
 from pipelines.services import storage
+from pipelines.services.faults import HeldError
 
 PACE = Pace(beat=0.1, dead=1.0, pause=0.1)
 

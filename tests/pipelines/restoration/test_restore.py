@@ -18,11 +18,11 @@ import torch
 
 from pipelines.media import Encoding, Piece, packed, unpacked
 from pipelines.restoration import ledger, restore, stream
-from pipelines.restoration.ledger import TooManyLostError
 from pipelines.restoration.manifest import FAILED, IGNORED, PASSED, REJECTED, RESTORED, Manifest, Verdict
 from pipelines.restoration.restore import RestoreConfig
 from pipelines.restoration.stream import Work
 from pipelines.services import models, storage
+from pipelines.services.faults import TooManyLostError
 from pipelines.services.quarantine import Quarantine
 from spair_core import images, inference, precision, weights
 from spair_core.footage import Reach, Window, windows
@@ -165,15 +165,16 @@ def test_archives_and_tables_are_items_like_others(cluster, footage, photos, mlf
         storage.write_bytes(f"{footage}/packed/{name}", (tmp_path / name).read_bytes())
     storage.write_bytes(f"{footage}/packed/_spair/manifest.parquet", (tmp_path / "t.parquet").read_bytes())
     config = RestoreConfig(f"{footage}/packed", f"{footage}/dry", model=f"{footage}/model", panels=0)
-    summary = restore.restore(config)
-    assert {item.key: (item.kind, item.verdict) for item in summary.verdicts} == {
+    restore.restore(config)
+    book = list(Manifest(config.destination))
+    assert {item.key: (item.kind, item.verdict) for item in book} == {
         "_spair/manifest.parquet": ("other", IGNORED),
         "a.tar.gz": ("archive", RESTORED),
         "evil.zip": ("archive", REJECTED),
         "t.parquet": ("table", RESTORED),
         "text.zip": ("archive", PASSED),
     }
-    notes = {item.key: item.notes for item in summary.verdicts if item.notes}
+    notes = {item.key: item.notes for item in book if item.notes}
     assert notes.pop("text.zip") == "it holds no pictures or clips"
     assert notes.pop("a.tar.gz").startswith("2.png: copied as it was: ")
     assert notes == {}
