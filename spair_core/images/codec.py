@@ -298,6 +298,7 @@ def orientation(image: Image.Image) -> int:
 def _exif_without_orientation(image: Image.Image, form: PictureFormat) -> bytes | None:
     try:
         exif = image.getexif()
+        exif.bigtiff = False
         turned = exif.get(ExifTags.Base.Orientation)
         for tag in list(exif):
             if tag == ExifTags.Base.Orientation or not form.tells(tag):

@@ -26,7 +26,11 @@ from spair_core.images.formats.picture_format import (
 LAYOUT = frozenset({*range(255, 270), 273, 274, *range(277, 282), 284, *range(288, 294), 301})
 LAYOUT |= {317, 318, 319, *range(320, 347), 347, *range(512, 533), 34675}
 """Tags that say how the file is laid out, not what is in the picture; the profile is written by itself."""
+APART = 2
+"""A planar configuration, which OpenCV reads wrongly: a plane a colour."""
 SUB_FILES = 330
+RGB = 2
+"""As a photometric interpretation."""
 INSIDE = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo, ExifTags.IFD.Interop)
 """Directories within the directory."""
 COMPRESSION, OLD_JPEG = 259, 6
@@ -55,8 +59,21 @@ def _kept(image: Image.Image, data: bytes) -> dict[str, Any]:
 
 
 def _lost(image: Image.Image, data: bytes) -> tuple[str, ...]:
-    beside = SUB_FILES in getattr(image, "tag_v2", {})
-    return ("pictures beside it (SubIFDs), such as previews of it as it was",) if beside else ()
+    directory = image.tag_v2  # type: ignore[attr-defined]
+    found = []
+    if SUB_FILES in directory:
+        found.append("pictures beside it (SubIFDs), such as previews of it as it was")
+    bits = max(directory.get(ExifTags.Base.BitsPerSample, (8,)))
+    if bits > 8 and not _is_deep(image) and not image.mode.startswith("I;16"):
+        found.append(f"its {bits} bit, made 8")
+    return tuple(found)
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether it has red, green and blue (and alpha) of 16 bit, which Pillow would halve."""
+    directory = image.tag_v2  # type: ignore[attr-defined]
+    bits = directory.get(ExifTags.Base.BitsPerSample, ())
+    return directory.get(ExifTags.Base.PhotometricInterpretation) == RGB and bits[:3] == (16,) * 3
 
 
 def _options(picture: Picture, quality: int | None) -> dict[str, Any]:
@@ -91,10 +108,13 @@ def _deep(picture: Picture, quality: int | None) -> bytes:
 
 
 def _deep_read(image: Image.Image, data: bytes) -> Samples | None:
-    bits = image.tag_v2.get(ExifTags.Base.BitsPerSample, ())  # type: ignore[attr-defined]
-    if len(bits) not in (3, 4) or set(bits) != {16}:
+    if not _is_deep(image):
         return None
-    return deep_colour(data, "TIFF", image.tell())
+    if image.tag_v2.get(ExifTags.Base.PlanarConfiguration) != APART:  # type: ignore[attr-defined]
+        return deep_colour(data, "TIFF", image.tell())
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        planes = np.moveaxis(file.pages[image.tell()].asarray(), 0, 2)
+    return np.ascontiguousarray(planes[..., :4] if planes.shape[2] >= 4 else planes).astype(np.uint16)
 
 
 def _completed(data: bytes, picture: Picture) -> bytes:

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pillow_heif
 import pytest
+import tifffile
 from PIL import ExifTags, Image, ImageCms
 
 from spair_core import images
@@ -242,6 +243,38 @@ def test_colour_of_16_bit(photo, suffix):
     assert (picture.pixels == wide).all()
     assert picture.lost == ()
     assert (images.decode(again(data), deep=True).pixels == wide ^ 1).all()
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        {"planarconfig": "separate"},
+        {"bigtiff": True},
+        {"byteorder": ">"},
+        {"tile": (32, 32)},
+        {"compression": "zlib", "predictor": True},
+    ],
+)
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_layouts_of_a_tiff(photo, layout, kind):
+    pixels = np.asarray(photo).astype(kind) * (257 if kind == np.uint16 else 1)
+    planes = np.moveaxis(pixels, 2, 0) if "planarconfig" in layout else pixels
+    stream = io.BytesIO()
+    tifffile.imwrite(stream, planes, photometric="rgb", **layout)
+    picture = images.decode(stream.getvalue(), deep=True)
+    assert picture.pixels.dtype == kind
+    assert (picture.pixels == pixels).all()
+    assert (images.decode(images.encode(picture), deep=True).pixels == pixels).all()
+
+
+def test_inks_of_16_bit_become_8(photo):
+    stream = io.BytesIO()
+    inks = np.asarray(photo.convert("CMYK")).astype(np.uint16) * 257
+    tifffile.imwrite(stream, inks, photometric="separated")
+    picture = images.decode(stream.getvalue(), deep=True)
+    assert (picture.mode, picture.pixels.dtype) == ("CMYK", np.uint8)
+    assert (picture.inks == inks // 257).all()
+    assert "16 bit" in picture.lost[0]
 
 
 def test_a_ppm_of_odd_levels(photo):
