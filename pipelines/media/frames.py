@@ -1,6 +1,5 @@
 """Pictures with several frames or pages: animations, which are footage, and pages, which know nothing of one
-another. Where nothing was found in a page, its pixels stay equal; frames of animations replace one another
-whole in what is written."""
+another. A page in which nothing was found stays as it was, where its format allows."""
 
 from __future__ import annotations
 

@@ -109,6 +109,30 @@ class Coded(NamedTuple):
 Gather = Callable[[Iterator[Coded], Picture, Image.Image, bytes, IO[bytes]], tuple[str, ...]]
 
 
+Box = tuple[int, int, int, int]
+"""Left, top, right and bottom of a part of a picture."""
+
+
+def changed_box(before: Samples | None, now: Samples) -> Box:
+    """The smallest part in which a frame [H, W, ...] differs from the one before; all of it after none."""
+    height, width = now.shape[:2]
+    if before is None:
+        return 0, 0, width, height
+    rows, columns = (
+        np.flatnonzero((before != now).reshape(height, width, -1).any((axis, 2))) for axis in (1, 0)
+    )
+    if not len(rows):
+        return 0, 0, 1, 1
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def cropped(image: Image.Image, box: Box, **options: Any) -> bytes:
+    """That part as a file of its own, of the format that the image is of."""
+    stream = io.BytesIO()
+    image.crop(box).save(stream, image.format, **options)
+    return stream.getvalue()
+
+
 @dataclass(frozen=True)
 class Several:
     """How files of a format hold several frames or pages."""

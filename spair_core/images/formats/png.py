@@ -14,9 +14,12 @@ from PIL import Image, PngImagePlugin
 
 from spair_core.images.formats.picture import Picture, Samples
 from spair_core.images.formats.picture_format import (
+    Box,
     Coded,
     PictureFormat,
     Several,
+    changed_box,
+    cropped,
     deep_colour,
     has_more_frames,
     resolution,
@@ -129,17 +132,20 @@ def chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 def _animated(
     coded: Iterator[Coded], first: Picture, image: Image.Image, source: bytes, target: IO[bytes]
 ) -> tuple[str, ...]:
-    """An APNG whose frames are all of the canvas and replace one another (APNG specification 1.0)."""
+    """An APNG whose frames replace what differs from the one before (APNG specification 1.0)."""
     hidden = bool(image.info.get("default_image"))  # a first picture for those that know no animations
     count, order, behind = 0, 0, b""
+    stands: Samples | None = None
     for number, frame in enumerate(coded):
-        whole = list(chunks(frame.data))
+        data, box, pixels = _changed(frame.data, stands)
+        stands = None if number == 0 and hidden else pixels
+        whole = list(chunks(data))
         if number == 0:
             behind = frame.data[len(SIGNATURE) + sum(12 + len(body) for _, body in whole) :]
             target.write(SIGNATURE + chunk(*whole[0]) + chunk(b"acTL", bytes(8)))
             target.write(b"".join(chunk(*one) for one in whole[1:] if one[0] not in (b"IDAT", b"IEND")))
         if number or not hidden:
-            target.write(chunk(b"fcTL", struct.pack(">I", order) + _control(whole[0][1], frame.milliseconds)))
+            target.write(chunk(b"fcTL", struct.pack(">I", order) + _control(box, frame.milliseconds)))
             order, count = order + 1, count + 1
         for body in (body for kind, body in whole if kind == b"IDAT"):
             target.write(chunk(b"fdAT", struct.pack(">I", order) + body) if number else chunk(b"IDAT", body))
@@ -150,11 +156,20 @@ def _animated(
     return ()
 
 
-def _control(header: bytes, milliseconds: float) -> bytes:
-    width, height = struct.unpack_from(">II", header)
+def _changed(data: bytes, before: Samples | None) -> tuple[bytes, Box, Samples]:
+    """A coded frame's part that is not as before, where that is, and all its pixels."""
+    with Image.open(io.BytesIO(data), formats=["PNG"]) as frame:
+        pixels = np.asarray(frame)
+        box = changed_box(before, pixels)
+        part = data if before is None else cropped(frame, box, compress_level=COMPRESSION)
+        return part, box, pixels
+
+
+def _control(box: Box, milliseconds: float) -> bytes:
+    left, top, right, bottom = box
     share = 1000 if milliseconds < 65_536 else 100
     shown = min(round(milliseconds * share / 1000), 65_535)
-    return struct.pack(">IIIIHHBB", width, height, 0, 0, shown, share, 0, 0)
+    return struct.pack(">IIIIHHBB", right - left, bottom - top, left, top, shown, share, 0, 0)
 
 
 PNG = PictureFormat(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Iterator
 from typing import IO, Any
@@ -12,11 +13,14 @@ from PIL import Image
 
 from spair_core.images.formats.picture import Picture
 from spair_core.images.formats.picture_format import (
+    Box,
     Coded,
     PictureFormat,
     Several,
     bits_a_pixel,
+    changed_box,
     coded_size,
+    cropped,
     quality_of,
 )
 
@@ -28,6 +32,8 @@ ANIMATED, ALPHA, NOT_BLENDED = 0x02, 0x10, 0x02
 """Flags of a file, and of a frame that replaces what was there."""
 COLOURS = 256
 EXTENSIONS = {b"\x0bXMP DataXMP": "XMP", b"\x0bICCRGBG1012": "colour profile"}
+STAYS, CLEARED = 0x04, 0x08
+"""What becomes of a frame when the next is shown."""
 EXTENSION, CONTROL = 0x21, 0xF9
 OPAQUE = 128
 """Alpha from which a GIF, which knows no more of it, shows a pixel."""
@@ -221,21 +227,44 @@ def _mixed(pixels: NDArray[np.uint8], palette: NDArray[np.uint8]) -> Image.Image
 def _gif_animated(
     coded: Iterator[Coded], first: Picture, image: Image.Image, source: bytes, target: IO[bytes]
 ) -> tuple[str, ...]:
-    """Frames that are all of the canvas, each with its palette; clear ones clear what was there (GIF89a)."""
-    size = struct.pack("<HH", *image.size)
-    for number, frame in enumerate(coded):
-        table, clear, pixels = _gif_parts(frame.data)
-        bits = (len(table) // 3).bit_length() - 2
-        if number == 0:
-            target.write(b"GIF89a" + size + bytes([0xF0 | bits, 0, 0]) + table)
-            target.write(_gif_beside(image))
-        # Cleared after it was shown, as the next one may be seen through.
-        flags = 0x08 | (clear is not None)
+    """Frames that replace what differs from the one before, each with its palette; where one can be seen
+    through, it is all of the canvas, which is cleared before it (GIF89a)."""
+    target.write(b"GIF89a" + struct.pack("<HH", *image.size) + bytes(3) + _gif_beside(image))
+    stands: NDArray[np.uint8] | None = None
+    for frame, follower in _with_next(coded):
+        clears = any(one is not None and _is_clear(one.data) for one in (frame, follower))
+        data, box, pixels = _gif_changed(frame.data, None if clears else stands)
+        stands = None if clears else pixels
+        table, clear, body = _gif_parts(data)
+        flags = (CLEARED if clears else STAYS) | (clear is not None)
         shown = min(round(frame.milliseconds / 10), 65_535)
         target.write(b"!\xf9\x04" + struct.pack("<BHBB", flags, shown, clear or 0, 0))
-        target.write(b"," + bytes(4) + size + bytes([0x80 | bits]) + table + pixels)
+        place = struct.pack("<4H", box[0], box[1], box[2] - box[0], box[3] - box[1])
+        bits = (len(table) // 3).bit_length() - 2
+        target.write(b"," + place + bytes([0x80 | bits]) + table + body)
     target.write(b";")
     return ()
+
+
+def _with_next(coded: Iterator[Coded]) -> Iterator[tuple[Coded, Coded | None]]:
+    this = next(coded, None)
+    while this is not None:
+        follower = next(coded, None)
+        yield this, follower
+        this = follower
+
+
+def _is_clear(data: bytes) -> bool:
+    return _gif_parts(data)[1] is not None
+
+
+def _gif_changed(data: bytes, before: NDArray[np.uint8] | None) -> tuple[bytes, Box, NDArray[np.uint8]]:
+    """A coded frame's part that is not as before, where that is, and all its pixels."""
+    with Image.open(io.BytesIO(data), formats=["GIF"]) as frame:
+        pixels = np.asarray(frame.convert("RGB"))
+        box = changed_box(before, pixels)
+        part = data if before is None else cropped(frame, box, interlace=0, optimize=True)
+        return part, box, pixels
 
 
 def _gif_beside(image: Image.Image) -> bytes:

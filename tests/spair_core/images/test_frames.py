@@ -97,6 +97,18 @@ def test_unchanged_frames_between_others_are_equal(shots, format, options, tmp_p
     assert same == [True, False, True, True]
 
 
+@pytest.mark.parametrize("format", ["GIF", "PNG"])
+def test_a_still_background_is_written_once(photos, format, tmp_path):
+    scene = Image.fromarray(photos[0][:60, :80]).quantize(200)
+    shots = [scene.copy() for _ in range(5)]
+    for k, shot in enumerate(shots):
+        shot.paste(0, (10 * k, 20, 10 * k + 10, 30))
+    data = saved(shots, format, duration=50)
+    _, after, _ = again(data, tmp_path / "after", changed=lambda number: False)
+    assert len(after) < 1.5 * len(saved([scene.convert("RGB") if format == "PNG" else scene], format))
+    assert all((one == other).all() for (one, _), (other, _) in zip(shown(data), shown(after), strict=True))
+
+
 def test_what_did_not_change_in_a_gif_keeps_its_colours(photos, tmp_path):
     shots = [Image.fromarray(photos[k][:60, :80]) for k in (0, 1)]
     data = saved(shots, "GIF", duration=50)
