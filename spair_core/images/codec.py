@@ -52,6 +52,7 @@ DAMAGE = (
     LookupError,
     TypeError,
     ArithmeticError,
+    AssertionError,
     struct.error,
 )
 """What Pillow, OpenCV and libheif raise on damaged files."""

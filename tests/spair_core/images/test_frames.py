@@ -251,3 +251,25 @@ def test_stills_hold_one(shots, format):
     shots[0].save(stream, format)
     assert not images.holds_several(stream.getvalue())
     assert not images.holds_several(b"no picture at all")
+
+
+@pytest.mark.parametrize("format", ["GIF", "PNG", "WEBP", "TIFF", "MPO"])
+def test_damaged_bytes_give_frames_or_a_reason(shots, format, tmp_path):
+    """Never another exception, be it on reading or on putting together what was read."""
+    data = saved(shots[:2], format, **({} if format in ("MPO", "TIFF") else {"duration": 50}))
+    rng = np.random.default_rng(0)
+    limits = DecodeLimits(max_pixels=1_000_000, max_frames=50)
+    refused = 0
+    for _ in range(60):
+        damaged = bytearray(data)
+        for place in rng.integers(0, rng.choice([60, len(data)]), 3):
+            damaged[place] = rng.integers(256)
+        damaged = bytes(damaged)
+        if not images.holds_several(damaged):
+            continue
+        try:
+            coded = [images.encode_frame(frame) for frame in images.frames(damaged, limits)]
+            images.put_together(coded, damaged, tmp_path / "after")
+        except PictureError:
+            refused += 1
+    assert refused > 0
