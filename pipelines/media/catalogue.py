@@ -12,13 +12,10 @@ from pipelines.media.medium import Medium
 from pipelines.media.pictures import PICTURE
 from pipelines.media.tables import TABLE
 
-MEDIA: tuple[Medium, ...] = (
-    PICTURE,
-    FRAMES,
-    CLIP,
-    TABLE,
-    archive(lambda name: medium_of(name), lambda path: medium_in(path), lambda name: medium(name)),
-)
+# The kinds of what lies in archives are those below, and so they are looked up when they are asked for.
+ARCHIVE = archive(lambda name: medium_of(name), lambda path: medium_in(path), lambda name: medium(name))
+
+MEDIA: tuple[Medium, ...] = (PICTURE, FRAMES, CLIP, TABLE, ARCHIVE)
 
 
 def medium_of(key: str) -> Medium | None:
