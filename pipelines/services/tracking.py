@@ -16,6 +16,7 @@ import shutil
 import sqlite3
 import subprocess
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -64,6 +65,9 @@ PROJECT = Path(__file__).resolve().parents[2]
 MODEL_NEEDS = ("mlflow", "numpy", "pandas", "pillow", "safetensors", "torch")
 
 
+_SETTING_UP = threading.Lock()
+
+
 class TrackingError(RuntimeError):
     """MLflow cannot be used; the message names its address and what to do."""
 
@@ -104,14 +108,17 @@ def client() -> MlflowClient:
     import mlflow
 
     store = store_uri()
-    with explained(store):
+    with explained(store), _SETTING_UP:
         _check(store)
         mlflow.set_tracking_uri(store)
         return mlflow.MlflowClient(store)
 
 
 def check() -> None:
-    """Whether a run could be written. Raises TrackingError; in seconds where a server does not answer."""
+    """Whether a run could be written. Raises TrackingError; in seconds where a server does not answer.
+
+    What takes MLflow seconds (its import, and the schema of a new database) goes on beside the caller's work.
+    """
     store = store_uri()
     with explained(store):
         _check(store)
@@ -119,6 +126,15 @@ def check() -> None:
             with closing(sqlite3.connect(database, timeout=PATIENCE[1])) as connection:
                 connection.execute("BEGIN IMMEDIATE")  # takes the lock that writing takes
                 connection.rollback()
+    # Not a daemon: a schema is made to its end, whatever becomes of the job.
+    threading.Thread(target=_warm_up, args=(store,)).start()
+
+
+def _warm_up(store: str) -> None:
+    with suppress(*_faults()), _SETTING_UP:  # whoever needs the store is told
+        import mlflow
+
+        mlflow.MlflowClient(store)
 
 
 @cache
