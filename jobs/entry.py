@@ -44,13 +44,20 @@ def run(job: Callable[[Config], object], config: type[Config] | Config, descript
         try:
             outcome = job(_parsed(config, description))
         except tuple(kind for kind, _ in CODES) as error:
-            print(f"error: {error or type(error).__name__}", file=sys.stderr)
+            print(f"error: {_told(error)}", file=sys.stderr)
             sys.exit(next(code for kind, code in CODES if isinstance(error, kind)))
         except KeyboardInterrupt as end:
             number = end.number if isinstance(end, faults.Stopped) else next(iter(received), signal.SIGINT)
             print(f"stopped by {signal.Signals(number).name}; start the job again to go on", file=sys.stderr)
             sys.exit(128 + number)
     sys.exit(outcome if isinstance(outcome, int) else 0)
+
+
+def _told(error: BaseException) -> str:
+    """Its message; without the traceback that Ray puts around one from another process."""
+    cause = getattr(error, "cause", None)
+    error = cause if isinstance(cause, Exception) else error
+    return str(error) or type(error).__name__
 
 
 def _parsed(config: type[Config] | Config, description: str) -> Config:

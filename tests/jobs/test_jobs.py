@@ -1,14 +1,16 @@
 """The jobs as their users run them: flags, exit codes, error lines, tables."""
 
 import json
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
 
-from jobs import entry, evaluate, nightly_derain
+from jobs import entry, evaluate, ingest, nightly_derain
 from pipelines.judging.evaluation import EvaluateConfig
 from pipelines.services import faults, storage, tracking
 from spair_core import weights
@@ -54,6 +56,39 @@ def test_exit_codes_and_error_lines(outcome, code, monkeypatch, capsys):
     assert ended.value.code == code
     if isinstance(outcome, Exception):
         assert capsys.readouterr().err == "error: bad thing\n"
+
+
+def ended(job, config, flags, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["job", *flags])
+    with pytest.raises(SystemExit) as end:
+        entry.run(job, config, "a job")
+    return end.value.code
+
+
+def test_wrong_flags_are_told_from_what_went_wrong(monkeypatch, capsys):
+    assert ended(print, Config, ["--numbr", "7"], monkeypatch) == 2
+    assert ended(print, Config, ["--help"], monkeypatch) == 0
+    told = capsys.readouterr().out
+    assert all(f"{code}: " in told for code in (0, 1, 2, 3, 4, 5, 75))
+    assert "130 or 143: " in told
+
+
+def test_a_source_that_is_empty_or_does_not_answer(tmp_path, monkeypatch, capsys):
+    flags = ["--source", str(tmp_path), "--destination", str(tmp_path / "out")]
+    assert ended(ingest.main, ingest.IngestConfig, flags, monkeypatch) == 3
+    assert re.fullmatch(r"error: .*holds no files\n", capsys.readouterr().err)
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    assert ended(ingest.main, ingest.IngestConfig, flags, monkeypatch) == 75
+    assert re.fullmatch(r"error: .*RAY_ADDRESS.*\n", capsys.readouterr().err)
+
+
+@pytest.mark.cluster
+def test_an_error_from_another_process_is_one_line_too(cluster, monkeypatch, capsys):
+    def job(_):
+        ray.get(ray.remote(storage.check_source).remote("/nowhere"))
+
+    assert ended(job, Config, [], monkeypatch) == 3
+    assert capsys.readouterr().err == "error: /nowhere: nothing is there; check the bucket and the prefix\n"
 
 
 @pytest.mark.xdist_group("fresh processes")  # one worker starts what they are forked from
