@@ -35,7 +35,7 @@ def connect(num_cpus: int | None = None, *, worker_output: bool = False) -> None
     """
     if ray.is_initialized():
         return
-    with faults.own_sigterm():
+    with faults.own_signals():
         if address := os.environ.get("RAY_ADDRESS"):
             _attach(address, worker_output)
         else:

@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+ENDING = (signal.SIGTERM, signal.SIGINT)
+"""The signals that ask a process to end."""
+
 
 class UnavailableError(RuntimeError):
     """A service outside does not answer; the same may work later. The message names it and the remedy."""
@@ -54,7 +57,7 @@ def stopping() -> Iterator[list[int]]:
             signal.signal(each, signal.SIG_DFL)
         raise Stopped(number)
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.getsignal(number) for number in ENDING}
     for number in before:
         signal.signal(number, stop)
     try:
@@ -66,18 +69,20 @@ def stopping() -> Iterator[list[int]]:
 
 
 @contextmanager
-def own_sigterm() -> Iterator[None]:
-    """What the block sets in place of our handler of SIGTERM is put back after it.
+def own_signals() -> Iterator[None]:
+    """What the block sets in place of our handlers of SIGTERM and SIGINT is put back after it.
 
-    Raises Stopped where the block ends by SystemExit, which is how `ray.init` answers that signal.
+    Raises Stopped where the block ends by SystemExit: so `ray.init` answers SIGTERM (with its number), and
+    Ray Train's `fit` SIGINT (with 0, as if it were done).
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.getsignal(signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in ENDING}
     try:
         yield
-    except SystemExit as ended:
-        raise Stopped(signal.SIGTERM) from ended
+    except SystemExit as end:
+        raise Stopped(signal.SIGTERM if end.code == signal.SIGTERM else signal.SIGINT) from end
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -27,7 +27,7 @@ from ray.train.torch import TorchTrainer, get_device, prepare_model
 from pipelines.data import shards
 from pipelines.data.crop_stream import epoch_batches
 from pipelines.data.shards import RowGroup, judged_example, list_row_groups, read_row_group
-from pipelines.services import cluster, models, storage, tracking
+from pipelines.services import cluster, faults, models, storage, tracking
 from pipelines.services.models import ResolvedModel
 from spair_core import inference, metrics, network, weights
 from spair_core.degradations.crops import Example
@@ -194,7 +194,8 @@ def train(config: TrainConfig) -> str:
             ),
         )
         try:
-            result = trainer.fit()
+            with faults.own_signals():
+                result = trainer.fit()
         except ray.train.TrainingFailedError as error:
             raise RuntimeError(f"run {config.name!r} failed: {error}") from error
         if result.return_value is not None:
