@@ -22,7 +22,7 @@ BLOCKS = 512
 """Most blocks that a list of items is cut into; more only cost scheduling."""
 TASK_ITEMS, TASK_BYTES = 16, 4 << 20
 """A task is given at most so many items, or so many bytes of them: small ones would only cost scheduling."""
-PATIENCE = 8.0
+PATIENCE = 6.0
 """Seconds that the head of a cluster may take to answer."""
 
 

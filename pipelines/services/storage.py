@@ -44,7 +44,7 @@ PATIENT = {"connect_timeout": 5, "read_timeout": 20, "retries": {"total_max_atte
 """Of a request once the store has answered: time-outs in seconds, and tries with growing pauses between."""
 IMPATIENT = {
     "connect_timeout": 3,
-    "read_timeout": 5,
+    "read_timeout": 4,
     "retries": {"total_max_attempts": 2, "mode": "standard"},
 }
 """Of a process's first request to a bucket."""

@@ -55,7 +55,7 @@ PARAM_LENGTH, TAG_LENGTH = 500, 5000
 """Longer values are cut, as MLflow would refuse them."""
 DATASET_NAME_LENGTH, DATASET_DIGEST_LENGTH = 500, 36
 """MLflow takes no longer ones; the full digests are in the version's tags and metadata."""
-PATIENCE = (4, 8)
+PATIENCE = (4, 6)
 """Seconds to connect to a server, and to wait for its first answer."""
 NO_ANSWER = "API request to"
 """Begins what MLflow says after it has asked a server in vain."""
