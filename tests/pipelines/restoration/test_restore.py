@@ -295,7 +295,11 @@ def test_a_run_that_is_stopped_keeps_what_is_done_and_gives_up_the_rest(
     for i in range(12):
         storage.write_bytes(f"{footage}/many/{i:02d}.png", encode_png(photos[i % 4][:100, :150]))
     config = RestoreConfig(f"{footage}/many", f"{footage}/done", model=f"{footage}/model", panels=1)
-    taken, take = [], restore._take
+    taken, take, decode = [], restore._take, stream._decode
+
+    def slowly(item, reach, quarantine):
+        time.sleep(0.5)
+        yield from decode(item, reach, quarantine)
 
     def stopped_after_two(row, ledger):
         take(row, ledger)
@@ -305,6 +309,7 @@ def test_a_run_that_is_stopped_keeps_what_is_done_and_gives_up_the_rest(
 
     with monkeypatch.context() as patched:
         patched.setattr(restore, "_take", stopped_after_two)
+        patched.setattr(stream, "_decode", slowly)
         with pytest.raises(KeyboardInterrupt):
             restore.restore(config)
     done = {item.key for item in Manifest(config.destination)}
