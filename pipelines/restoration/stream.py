@@ -22,9 +22,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import cv2
 import pyarrow as pa
 import ray
 import ray.data
+import torch
 
 from pipelines.media import NO_PIECE, Encoding, MediumError, Piece, medium, medium_in, packed, unpacked
 from pipelines.restoration import manifest
@@ -190,6 +192,7 @@ class _Restorer:
 
     def __init__(self, work: Work, quarantine: Quarantine) -> None:
         self.model = lowered(models.load_here(work.model), type_of(work.precision))
+        cv2.setNumThreads(torch.get_num_threads())  # Ray holds torch to the actor's share of the machine
         self.work, self.quarantine = work, quarantine
 
     def __call__(self, table: pa.Table) -> Iterator[pa.Table]:

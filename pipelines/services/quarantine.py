@@ -47,15 +47,12 @@ class _Register:
         known: Mapping[str, int] = self.taken.get(owner, {})
         return {work: (n, (owner, work) in self.slow) for work, n in known.items()}, stream in self.stopped
 
-    def take_up(self, owner: str, work: str, stream: str) -> bool:
-        """Whether the stream is to stop."""
+    def take_up(self, owner: str, work: str, done: str | None, stream: str) -> bool:
+        """After what is done; whether the stream is to stop."""
+        if done is not None:
+            del self.taken[owner][done]
         self.taken[owner][work] += 1
         return stream in self.stopped
-
-    def lay_down(self, owner: str, work: str) -> None:
-        del self.taken[owner][work]
-        if not self.taken[owner]:
-            del self.taken[owner]
 
     def too_slow(self, owner: str, work: str) -> None:
         self.slow.add((owner, work))
@@ -72,6 +69,8 @@ class _Owner:
     left: Left
     stopped: bool
     answer: Any = None
+    done: str | None = None
+    """What was laid down last; it is told with what is taken up next."""
 
 
 _owners: dict[str, _Owner] = {}
@@ -117,12 +116,12 @@ class Quarantine:
             )
         if owner.stopped and not to_the_end:
             raise GivenUpError("the run was to stop before it was begun")
-        owner.answer = self._register.take_up.remote(owner.id, work, self._stream)
+        owner.answer = self._register.take_up.remote(owner.id, work, owner.done, self._stream)
         try:
             with self._watched(owner.id, work):
                 yield
         finally:
-            self._register.lay_down.remote(owner.id, work)
+            owner.done = work
 
     def _owner(self) -> _Owner:
         context = ray.get_runtime_context()
