@@ -9,7 +9,6 @@ has answered, work goes on there, and requests are patient: they are tried again
 
 from __future__ import annotations
 
-import errno
 import os
 import posixpath
 import re
@@ -27,13 +26,18 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 from urllib.parse import unquote, urlsplit
 
-import aiohttp
-import botocore.exceptions
 import fsspec
 import pyarrow.fs
 from fsspec.implementations.local import LocalFileSystem
 
-from pipelines.services.faults import NothingThereError, UnavailableError
+from pipelines.services.store_errors import (
+    UNREACHABLE,
+    NothingStoredError,
+    StorageError,
+    StoreUnavailableError,
+    explained,
+    naming_folder,
+)
 
 S3_SCHEMES = ("s3", "s3a")
 CHECKSUMS = {
@@ -54,42 +58,10 @@ PAUSES = (1.0, 5.0, 15.0)
 """Seconds before what neither could do is begun anew."""
 PATIENCE = 120.0
 """Seconds after which nothing is begun anew."""
-CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_ENDPOINT_URL for a store of your own)"
-PERMISSIONS = "s3:ListBucket, s3:GetObject and, where something is written, s3:PutObject and s3:DeleteObject"
-UNREACHABLE = (
-    *(botocore.exceptions.HTTPClientError, botocore.exceptions.ConnectionError),
-    *(aiohttp.ClientError, TimeoutError, ConnectionError),
-)
-"""What s3fs and what is below it raise where a store does not answer, or not to the end."""
-REMEDIES = {
-    errno.ENOSPC: "no space left at {place}: free some, or name another place",
-    errno.EDQUOT: "the quota at {place} is used up: free some of it, or name another place",
-    errno.EFBIG: "a file would be too large at {place}: look at `ulimit -f`, or name another place",
-    errno.EROFS: "{place} is on a read-only file system: mount it for writing, or name another place",
-    errno.EACCES: "{user} may not do this at {place}: change its owner or mode, or name another place",
-    errno.EPERM: "{user} may not do this at {place}: change its owner or mode, or name another place",
-    errno.EEXIST: "{place} is a file where a folder is needed: name another place",
-    errno.ENOTDIR: "{place} is below a file, where a folder is needed: name another place",
-}
-"""For errors of local file systems."""
-LOCAL_ONLY = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-"""Of these, the ones that no S3 client raises."""
 FOLDER = "_spair"
 """Below a destination: what is kept there beside the output."""
 
 Result = TypeVar("Result")
-
-
-class StorageError(RuntimeError):
-    """A location cannot be used; the message names it and what to do."""
-
-
-class StoreUnavailableError(StorageError, UnavailableError):
-    """A store does not answer."""
-
-
-class NothingStoredError(StorageError, NothingThereError):
-    """Nothing lies at a location or below it."""
 
 
 @dataclass(frozen=True)
@@ -328,7 +300,7 @@ def download(uri: str, local: Path, size: int | None = None) -> None:
     filesystem, path = resolve(uri)
 
     def fetched() -> int:
-        with _told_of(local.parent), _replacing(local) as temporary:
+        with naming_folder(local.parent), _replacing(local) as temporary:
             filesystem.get_file(path, str(temporary))
             return temporary.stat().st_size
 
@@ -413,58 +385,3 @@ def arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
     if isinstance(filesystem, LocalFileSystem):
         return pyarrow.fs.LocalFileSystem(), path
     return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(filesystem)), path
-
-
-@contextmanager
-def explained(uri: str) -> Iterator[None]:
-    """Turn what a store raises into a StorageError that names the location and the remedy."""
-    try:
-        yield
-    except StorageError:
-        raise
-    except FileNotFoundError as error:
-        raise StorageError(f"{uri}: not found; check the bucket and the name") from error
-    except (botocore.exceptions.NoCredentialsError, botocore.exceptions.PartialCredentialsError) as error:
-        raise StorageError(f"{uri}: no credentials; {CREDENTIALS}") from error
-    except UNREACHABLE as error:
-        raise StoreUnavailableError(
-            f"{uri}: the store cannot be reached ({error}); check AWS_ENDPOINT_URL and the network"
-        ) from error
-    except botocore.exceptions.BotoCoreError as error:
-        raise StorageError(f"{uri}: {error}; {CREDENTIALS}") from error
-    except OSError as error:
-        if _overloaded(error):
-            raise StoreUnavailableError(
-                f"{uri}: the store is not able to ({error}); try again later"
-            ) from error
-        if isinstance(error, PermissionError) and error.errno is None:
-            raise StorageError(
-                f"{uri}: the store refused access ({error}); check the credentials: {CREDENTIALS}; they need "
-                f"the permissions {PERMISSIONS}"
-            ) from error
-        raise StorageError(_remedy(error, uri)) from error
-
-
-@contextmanager
-def _told_of(folder: Path) -> Iterator[None]:
-    """Where a local folder is full while an object is copied there, the error is about the folder."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in LOCAL_ONLY:
-            raise
-        told = f"{_remedy(error, str(folder))} (TMPDIR does, for temporary files)"
-        raise StorageError(told) from error
-
-
-def _remedy(error: OSError, place: str) -> str:
-    if error.errno not in REMEDIES:
-        return f"{place}: {error}"
-    return REMEDIES[error.errno].format(place=place, user=f"user {os.geteuid()}")
-
-
-def _overloaded(error: OSError) -> bool:
-    """Whether a store answered with a fault of its own: 500, 503 (SlowDown) and the like."""
-    cause = error.__cause__ or error.__context__
-    answer = cause.response if isinstance(cause, botocore.exceptions.ClientError) else {}
-    return int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) >= 500
