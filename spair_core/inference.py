@@ -55,7 +55,8 @@ def restore(
 
     `references` [B, H, W, 6] are those of frames (`spair_core.footage`). Pictures with a side over
     `tile` go through in overlapping tiles, so that memory is bounded. A picture of which a smaller share than
-    `min_degraded` is degraded comes back as it is. Raises ValueError for another shape or dtype.
+    `min_degraded` is degraded comes back as it is. Raises ValueError for another shape or dtype,
+    FloatingPointError where the network gives values that are no numbers.
     """
     _check(pixels, 3)
     if references is not None:
@@ -75,7 +76,10 @@ def _restored(
 ) -> Restored:
     if tile < 2 * OVERLAP:
         raise ValueError(f"tile must be at least {2 * OVERLAP} pixels, not {tile}")
-    restored, mask = harmless(pictures, *_tiled(model, pictures, beside, tile), min_degraded)
+    output, found = _tiled(model, pictures, beside, tile)
+    if not torch.isfinite(output).all():
+        raise FloatingPointError("the network's output is not finite: its weights do not fit, or are damaged")
+    restored, mask = harmless(pictures, output, found, min_degraded)
     # torch has few operations on uint16: wider on the way.
     levels = (restored.clamp(0, 1) * np.iinfo(dtype).max).round()
     quantized = levels.to(torch.uint8 if dtype == np.uint8 else torch.int32).permute(0, 2, 3, 1)

@@ -6,7 +6,7 @@ import hashlib
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -158,10 +158,8 @@ class _Open:
 class Ledger:
     """On the driver: turns finished pieces into verdicts, journals them, and shows progress."""
 
-    def __init__(
-        self, accounts: Accounts, book: Manifest, summary: Summary, run: tracking.Run, join: Join
-    ) -> None:
-        self.accounts, self.book, self.summary, self.run, self.join = accounts, book, summary, run, join
+    def __init__(self, accounts: Accounts, book: Manifest, summary: Summary, join: Join) -> None:
+        self.accounts, self.book, self.summary, self.join = accounts, book, summary, join
         self.items: dict[str, dict[str, Any]] = {}
         self.open: dict[str, _Open] = {}
         self.joins: dict[ray.ObjectRef, tuple[str, dict[str, Any]]] = {}
@@ -201,13 +199,13 @@ class Ledger:
             self.settle(key, {**_NOTHING, **lost})
         self.tick(now=True)
 
-    def close(self) -> None:
-        """Keep the panels."""
+    def keep_panels(self) -> Iterator[tuple[str, bytes]]:
+        """Write the panels beside the manifest; their names and PNGs."""
         for _, key, png in self.panels:
             name = f"{key.replace('/', '_')}.png"
             folder = storage.join(self.accounts.destination, manifest.FOLDER, "panels")
             storage.write_bytes(storage.join(folder, name), png)
-            self.run.log_bytes(f"panels/{name}", png)
+            yield name, png
 
     def confirm(self, key: str) -> None:
         """An item whose bytes were settled before, under another mark of the store's."""

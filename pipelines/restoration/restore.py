@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from itertools import chain
 from typing import Any, Literal
 
 import ray
@@ -115,9 +116,9 @@ def restore(config: RestoreConfig) -> Summary:
 
     Raises ValueError (source and destination overlap), NothingStoredError (the source is empty), ModelError,
     StorageError, TrackingError, UnavailableError and HeldError (another job has the destination) before any
-    work, TooManyLostError while it goes on; what happens to
-    single items is in the summary and, all of it, in the manifest. Where the run is interrupted, what is in
-    hand is finished or given up, what is done is kept, and the interruption goes on to the caller.
+    work, TooManyLostError while it goes on; what happens to single items is in the summary and, all of it, in
+    the manifest. Where the run is interrupted, what is in hand is finished or given up, what is done is kept,
+    and the interruption goes on to the caller.
     """
     _check_apart(config.source, config.destination)
     started = time.monotonic()
@@ -128,20 +129,39 @@ def restore(config: RestoreConfig) -> Summary:
     model = models.resolve(config.model)
     config = _decided(config)
     with Lease(config.destination).held(60 * config.wait_minutes, _tell) as lease:
-        summary = Summary()
-        book = Manifest(config.destination)
-        summary.manifest = book.uri
+        book, work = Manifest(config.destination), _work(config, model)
+        if book.recovered:
+            book.commit()
+        ledger = _ledger(config, model, work, book)
+        windows = _windows(_planned(config, model, book), ledger)
+        first = next(windows, [])
+        if first:
+            cluster.connect()  # beside it MLflow sets itself up
         with tracking.run(config.experiment, config.destination) as run:
             run.log_params(asdict(config) | {"model_uri": model.uri, "model_digest": model.digest})
             try:
-                _restore_all(config, model, lease, book, summary, run)
+                _restore_all(config, work, chain([first], windows), ledger, lease)
             finally:
-                summary.seconds = time.monotonic() - started
-                run.log_metrics(summary.metrics())
-                run.set_tags({"spair.manifest": book.uri})
-        if storage.exists(book.uri):
-            run.log_bytes("manifest.json", storage.read_bytes(book.uri))
-    return summary
+                ledger.summary.seconds = time.monotonic() - started
+                _log(ledger, run)
+    return ledger.summary
+
+
+def _ledger(config: RestoreConfig, model: ResolvedModel, work: Work, book: Manifest) -> Ledger:
+    accounts = Accounts(
+        config.destination, config.options, model.digest, config.panels, config.max_lost_share
+    )
+    join = partial(stream.join.remote, replace(work, model=b""))
+    return Ledger(accounts, book, Summary(manifest=book.uri), join)
+
+
+def _log(ledger: Ledger, run: tracking.Run) -> None:
+    run.log_metrics(ledger.summary.metrics())
+    run.set_tags({"spair.manifest": ledger.book.uri})
+    if storage.exists(ledger.book.uri):
+        run.log_bytes("manifest.json", storage.read_bytes(ledger.book.uri))
+    for name, png in ledger.keep_panels():
+        run.log_bytes(f"panels/{name}", png)
 
 
 def forecast(config: RestoreConfig) -> Forecast:
@@ -188,31 +208,18 @@ def _gpus_choice() -> Chosen:
 
 
 def _restore_all(
-    config: RestoreConfig,
-    model: ResolvedModel,
-    lease: Lease,
-    book: Manifest,
-    summary: Summary,
-    run: tracking.Run,
+    config: RestoreConfig, work: Work, windows: Iterable[list[Planned]], ledger: Ledger, lease: Lease
 ) -> None:
-    work = _work(config, model)
-    accounts = Accounts(
-        config.destination, config.options, model.digest, config.panels, config.max_lost_share
-    )
-    ledger = Ledger(accounts, book, summary, run, partial(stream.join.remote, replace(work, model=b"")))
-    if book.recovered:
-        book.commit()
     try:
-        for window in _windows(_planned(config, model, book), ledger):
+        for window in windows:
             _restore_window(config, work, window, ledger, lease)
-            book.commit()
+            ledger.book.commit()
             lease.check()
         if config.prune:
-            _prune(config, book, summary)
+            _prune(config, ledger)
     finally:
         if not lease.lost:  # else the manifest is another job's, which has read this one's journal
-            book.commit()
-        ledger.close()
+            ledger.book.commit()
     storage.delete(work.staging)
 
 
@@ -273,7 +280,7 @@ def _restore_window(
 ) -> None:
     if not window:
         return
-    cluster.connect()
+    cluster.connect()  # a later window may be the first with work
     ledger.begin(_items(window, config))
     coming = Stream(work, [{name: item[name] for name in ROW} for item in ledger.items.values()])
     try:
@@ -315,10 +322,10 @@ def _items(window: list[Planned], config: RestoreConfig) -> list[dict[str, Any]]
     ]
 
 
-def _prune(config: RestoreConfig, book: Manifest, summary: Summary) -> None:
-    for verdict in list(orphans(config, book)):
+def _prune(config: RestoreConfig, ledger: Ledger) -> None:
+    for verdict in list(orphans(config, ledger.book)):
         _tell(f"pruned: {verdict.key}")
         if verdict.verdict in DONE:
             storage.delete(verdict.output_uri)
-        book.drop(verdict.key)
-        summary.pruned += 1
+        ledger.book.drop(verdict.key)
+        ledger.summary.pruned += 1

@@ -122,7 +122,7 @@ class Stream:
 def _results(work: Work, items: Sequence[dict[str, Any]], quarantine: Quarantine) -> ray.data.Dataset:
     actors = cluster.actors(work.actors, gpus=work.num_gpus)
     actor_cpus, task_cpus = cluster.cpu_shares(actors, gpus=work.num_gpus)
-    tasks = cluster.tasks_of([item["size"] for item in items])
+    tasks = list(cluster.tasks_of([item["size"] for item in items]))
     stream = ray.data.from_arrow([pa.Table.from_pylist(list(items[some])) for some in tasks])
     stream.context.target_max_block_size = cluster.BLOCK_BYTES
     reach, slim = Reach() if work.references else None, replace(work, model=b"")
@@ -133,7 +133,7 @@ def _results(work: Work, items: Sequence[dict[str, Any]], quarantine: Quarantine
             batch_size=None,
             batch_format="pyarrow",
             fn_constructor_kwargs={"work": work, "quarantine": quarantine},
-            compute=ray.data.ActorPoolStrategy(size=actors),
+            compute=ray.data.ActorPoolStrategy(min_size=min(actors, len(tasks)), max_size=actors),
             num_cpus=actor_cpus,
             num_gpus=work.num_gpus or None,
         )
@@ -182,7 +182,7 @@ def _pieces(item: dict[str, Any], reach: Reach | None, base: dict[str, Any]) -> 
 
 
 def _fetched(item: dict[str, Any], folder: str) -> tuple[Path, str]:
-    local = storage.fetch(item["uri"], folder)
+    local = storage.fetch(item["uri"], folder, item.get("size"))
     with local.open("rb") as file:
         return local, hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -209,7 +209,7 @@ class _Restorer:
                 return {**row, **self._restored(row)}
         except GivenUpError as error:
             return {**row, "error": str(error), "verdict": GIVEN_UP}
-        except (RuntimeError, MemoryError) as error:
+        except (RuntimeError, MemoryError, FloatingPointError) as error:
             # Out of memory, mostly: this item may work elsewhere, the others go on here.
             return {**row, "error": f"the model could not restore it: {error}", "verdict": FAILED}
 

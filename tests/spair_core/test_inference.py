@@ -1,3 +1,4 @@
+import copy
 import itertools
 from dataclasses import replace
 
@@ -198,3 +199,11 @@ def test_sixteen_bit_are_restored_in_sixteen(photos, model):
     assert len(np.unique(result.pixels % 257)) > 100
     window = inference.restore_window(model, Window.alone(deep[None]))
     assert (window.pixels == result.pixels).all()
+
+
+def test_what_is_no_number_is_an_error_and_no_clean_picture(model, photos):
+    damaged = copy.deepcopy(model)
+    with torch.no_grad():
+        next(damaged.restorer.parameters()).fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="not finite"):
+        inference.restore(damaged, photos[0][None, :64, :64])

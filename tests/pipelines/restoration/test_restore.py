@@ -213,7 +213,12 @@ def test_flags_out_of_range_are_refused():
 
 
 def test_overlapping_places_are_refused():
-    for source, destination in (("/a", "/a"), ("/a/b", "/a"), ("/a", "/a/b"), ("memory://x/y", "memory://x/y/z")):
+    for source, destination in (
+        ("/a", "/a"),
+        ("/a/b", "/a"),
+        ("/a", "/a/b"),
+        ("memory://x/y", "memory://x/y/z"),
+    ):
         with pytest.raises(ValueError, match="overlap"):
             restore.restore(RestoreConfig(source, destination))
 
