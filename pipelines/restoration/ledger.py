@@ -165,7 +165,7 @@ class Ledger:
         self.joins: dict[ray.ObjectRef, tuple[str, dict[str, Any]]] = {}
         self.panels: list[tuple[str, str, bytes]] = []
         self.begun = self.settled = 0
-        self.started = self.flushed = time.monotonic()
+        self.first, self.flushed = 0.0, time.monotonic()
         self.counter = Counted("spair_items_total", "Items of restorations, by verdict.", ("verdict",))
         self.frame_counter = Counted("spair_frames_total", "Pictures and frames restored or passed.")
 
@@ -177,6 +177,7 @@ class Ledger:
     def take(self, row: dict[str, Any]) -> None:
         """One finished piece."""
         key = row["key"]
+        self.first = self.first or time.monotonic()
         if row["panel_png"]:
             self._keep_panel(key, row["panel_png"])
         if key in self.items:
@@ -257,8 +258,10 @@ class Ledger:
         self._check_lost()
 
     def _progress(self) -> str:
-        rate = self.settled / max(self.flushed - self.started, 1e-9)
-        frames = self.summary.frames / max(self.flushed - self.started, 1e-9)
+        seconds = self.flushed - self.first if self.first else 0.0
+        if seconds < FLUSH_SECONDS / 2:  # too early to tell
+            return f"{self.settled}/{self.begun} items"
+        rate, frames = self.settled / seconds, self.summary.frames / seconds
         todo = self.begun - self.settled
         left = f", {todo / rate:.0f} s left of these" if rate and todo else ""
         counts = ", ".join(f"{self.summary.count(v)} {v}" for v in (RESTORED, PASSED, REJECTED, FAILED))
