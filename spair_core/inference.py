@@ -118,9 +118,10 @@ def restore_window(
 
 
 def _beside(window: Window, device: torch.device, batch: int) -> Iterator[Tensor]:
-    """The references of a run, `batch` frames at a time: [b, 6, H, W] in [0, 1]."""
+    """The references of a run, `batch` frames at a time: [b, 6, H, W] in [0, 1], from 8 bits."""
+    window = window.shown
     if device.type != "cpu":
-        yield from (references_on(window, device) / np.iinfo(window.pixels.dtype).max).split(batch)
+        yield from (references_on(window, device) / 255).split(batch)
         return
     for seen in references(window):
         yield _to_tensor(seen[None], device)

@@ -27,7 +27,8 @@ MOST_MODULES = 9
 ROOMS: dict[str, set[str]] = {
     "pipelines.services": set(),
     "pipelines.media.packings": set(),
-    "pipelines.media": {"pipelines.media.packings"},
+    "pipelines.media.video": set(),
+    "pipelines.media": {"pipelines.media.packings", "pipelines.media.video"},
     "pipelines.data": {"pipelines.services", "pipelines.media"},
     "pipelines.training": {"pipelines.services", "pipelines.data"},
     "pipelines.restoration": {"pipelines.services", "pipelines.media"},

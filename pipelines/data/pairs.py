@@ -114,8 +114,9 @@ class _Frame(NamedTuple):
 
 def _frames(uri: str, folder: str, reach: Reach | None) -> Iterator[_Frame]:
     for piece in medium("clip").read(storage.fetch(uri, folder), reach):
+        shown = piece.window.shown
         for place, seconds in enumerate(piece.seconds):
-            yield _Frame(piece.window, place, seconds)
+            yield _Frame(shown, place, seconds)
 
 
 def _frame_rows(

@@ -174,7 +174,7 @@ def _frames(uris: Sequence[str], folder: str, rate: float) -> Iterator[tuple[Pix
             yield images.decode(storage.read_bytes(uri)).pixels, number / rate
         return
     for piece in medium("clip").read(storage.fetch(uris[0], folder), None):
-        yield from zip(piece.window.pixels, piece.seconds, strict=True)
+        yield from zip(piece.window.shown.pixels, piece.seconds, strict=True)
 
 
 class _Restorer:

@@ -264,7 +264,7 @@ def _seen(item: _Item, reach: Reach | None) -> Iterator[dict[str, Any]]:
 
 def _frames(pieces: Iterator[Piece], most: int, step: int) -> Iterator[tuple[int, Window]]:
     """Every `step`th frame of an item with its number and its window, at most `most` of them (-1: all)."""
-    frames = ((piece.window, k) for piece in pieces for k in range(len(piece.window.own)))
+    frames = ((piece.window.shown, k) for piece in pieces for k in range(len(piece.window.own)))
     chosen = islice(islice(enumerate(frames), 0, None, step), None if most < 0 else most)
     return ((number, window.at(k)) for number, (window, k) in chosen)
 

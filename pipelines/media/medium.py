@@ -11,21 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.media.video import EncodeConfig
 from spair_core.footage import Reach, Window
 
 
 class MediumError(ValueError):
     """These bytes are not what their name says, or cannot be restored; the message says why."""
-
-
-@dataclass(frozen=True)
-class EncodeConfig:
-    """How clips are encoded."""
-
-    crf: int = 18
-    """Quality of the encoded video: 0 is lossless, 18 looks it, 28 is small."""
-    preset: str = "veryfast"
-    """x264's preset: faster ones give larger files."""
 
 
 @dataclass(frozen=True)

@@ -107,6 +107,8 @@ class RestoreConfig:
             f"tile={self.tile} quality={quality} crf={self.encode.crf} preset={self.encode.preset} "
             f"min_degraded={self.min_degraded:g}"
         )
+        if self.encode.codec != "source":
+            options = f"{options} codec={self.encode.codec}"
         # Manifests from before there was a choice do not name it.
         return options if self.precision == "float32" else f"{options} precision={self.precision}"
 

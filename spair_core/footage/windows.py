@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Pixels = NDArray[np.uint8]
+Pixels = NDArray[Any]
+"""uint8, or uint16 of deep footage."""
 
 SAME_LEVELS = 8
 """A frame in which no value differs by more from the one before is that frame again: it knows nothing new."""
@@ -54,9 +56,9 @@ class Reach:
 class Window:
     """A run of frames, and those around it that they need.
 
-    `pixels` uint8 [k, H, W, 3] in order of time, of which `own` are the run's. For each of the run's
-    frames, `neighbours` are the places in `pixels` of what is to be aligned with it (in order of time), and
-    `beats` of what its fixed reference sees.
+    `pixels` uint8 (or uint16) [k, H, W, 3] in order of time, of which `own` are the run's. For each of the
+    run's frames, `neighbours` are the places in `pixels` of what is to be aligned with it (in order of time),
+    and `beats` of what its fixed reference sees.
     """
 
     pixels: Pixels
@@ -66,8 +68,13 @@ class Window:
 
     @staticmethod
     def alone(pixels: Pixels) -> Window:
-        """Frames or pictures uint8 [k, H, W, 3] that know nothing of one another."""
+        """Frames or pictures [k, H, W, 3] that know nothing of one another."""
         return Window(pixels, range(len(pixels)), ((),) * len(pixels), ((),) * len(pixels))
+
+    @property
+    def shown(self) -> Window:
+        """The same in 8 bits."""
+        return self if self.pixels.dtype == np.uint8 else replace(self, pixels=_eight_bit(self.pixels))
 
     def at(self, number: int) -> Window:
         """The window of only the `number`th of the run's frames."""
@@ -97,7 +104,7 @@ class _Frame:
 
 
 def windows(frames: Iterable[tuple[Pixels, float]], run: int, reach: Reach | None) -> Iterator[Window]:
-    """Frames uint8 [H, W, 3] of one size with their times in seconds, in order -> runs of `run` frames.
+    """Frames [H, W, 3], uint8 or uint16, of one size with their times in seconds -> runs of `run` frames.
 
     Without a `reach`, runs carry nothing beside their own frames.
     """
@@ -133,22 +140,29 @@ def _told(frames: Iterable[tuple[Pixels, float]], reach: Reach) -> Iterator[_Fra
     """The frames with all that is known of each beside the one before it."""
     before: _Frame | None = None
     blocks: NDArray[np.float32] | None = None
+    last: Pixels | None = None
     lately: deque[float] = deque(maxlen=CUT_MEMORY)
     for number, (pixels, seconds) in enumerate(frames):
-        here = _darkest_blocks(pixels)
-        if before is None or blocks is None:
+        shown = pixels if pixels.dtype == np.uint8 else _eight_bit(pixels)
+        here = _darkest_blocks(shown)
+        if before is None or blocks is None or last is None:
             frame = _Frame(number, pixels, seconds, 0, 0, True)
         else:
             alike = _correlation(blocks, here)
             cut = bool(lately) and alike < min(CUT_CORRELATION, max(lately) - CUT_DROP)
             lately.append(alike)
-            same = int(cv2.absdiff(pixels, before.pixels).max()) <= SAME_LEVELS
+            same = int(cv2.absdiff(shown, last).max()) <= SAME_LEVELS
             ticked = seconds // reach.beat != before.seconds // reach.beat
             frame = _Frame(
                 number, pixels, seconds, before.scene + cut, before.look + (not same), ticked or cut
             )
         yield frame
-        before, blocks = frame, here
+        before, blocks, last = frame, here, shown
+
+
+def _eight_bit(pixels: Pixels) -> NDArray[np.uint8]:
+    """uint16 in 8 bits, rounded."""
+    return np.asarray(((pixels.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8))
 
 
 def _darkest_blocks(pixels: Pixels) -> NDArray[np.float32]:

@@ -109,5 +109,5 @@ SAMPLES: Mapping[str, Callable[[Path, list[Pixels]], list[Pixels]]] = {
 
 
 def sample(one: Medium, path: Path, photo: Pixels) -> list[Pixels]:
-    """Write a file of that kind with frames 48x32, and give these."""
-    return SAMPLES[one.name](path, [np.roll(photo[:32, :48], k, axis=1) for k in range(40)])
+    """Write a file of that kind with frames 64x48, and give these."""
+    return SAMPLES[one.name](path, [np.roll(photo[:48, :64], k, axis=1) for k in range(40)])

@@ -1,0 +1,13 @@
+"""Clips behind FFmpeg: read in runs of frames, whatever they hold and whatever has become of them.
+
+Runs are encoded one by one, and joined with all else that the clip had.
+"""
+
+from pipelines.media.video.clip import ClipError
+from pipelines.media.video.codecs import EncodeConfig
+from pipelines.media.video.containers import CONTAINERS, container_of
+from pipelines.media.video.joining import join
+from pipelines.media.video.reading import read
+from pipelines.media.video.writing import write
+
+__all__ = ["CONTAINERS", "ClipError", "EncodeConfig", "container_of", "join", "read", "write"]

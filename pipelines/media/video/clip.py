@@ -1,0 +1,105 @@
+"""What is known of a clip, and of a run of its frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import av
+from av.video.format import VideoFormat
+
+from spair_core.footage import Window
+
+
+class ClipError(ValueError):
+    """These bytes are not a clip that can be restored, or written; the message says why."""
+
+
+@dataclass(frozen=True)
+class Colour:
+    """A clip's colour tags as it has them, in the numbers of ITU-T H.273 (2 is unspecified)."""
+
+    primaries: int
+    transfer: int
+    matrix: int
+    range: int
+    """0 unspecified, 1 limited, 2 full."""
+
+
+@dataclass(frozen=True)
+class ClipFormat:
+    """What an encoded run must share with its clip."""
+
+    suffix: str
+    """Ending of its name."""
+    codec: str
+    profile: str
+    time_base: Fraction
+    rate: Fraction
+    aspect: Fraction
+    pixels: str
+    """FFmpeg's name of the pixel format."""
+    colour: Colour
+    tall: bool
+    """Whether players take it for high definition where the tags do not say."""
+    mastering: str
+    """The mastering display, as encoders take it, or nothing."""
+    light: str
+    """The greatest and the mean light level, likewise."""
+
+    @property
+    def deep(self) -> bool:
+        """Whether it has more than 8 bits."""
+        return depth_of(self.pixels) > 8
+
+    @property
+    def alpha(self) -> bool:
+        """Whether it has transparency."""
+        return any(component.is_alpha for component in VideoFormat(self.pixels).components)
+
+    @property
+    def is_rgb(self) -> bool:
+        """Whether its samples are red, green and blue."""
+        return VideoFormat(self.pixels).is_rgb
+
+
+def depth_of(pixels: str) -> int:
+    """Bits of a sample."""
+    return max(component.bits for component in VideoFormat(pixels).components)
+
+
+@dataclass(frozen=True)
+class Timed:
+    """What encoding a run takes beside its pixels: its frames' time stamps in time bases, the `length` of the
+    last of them (0 where nothing says it), their alpha (packed) where they have it, and the format."""
+
+    pts: tuple[int, ...]
+    format: ClipFormat
+    length: int = 0
+    alpha: bytes = b""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Consecutive frames of a clip with those around them, and what writing them takes.
+
+    `seconds` are the times of the window's own frames; `notes` say what of the clip is damaged or missing,
+    `lost` what of it is not kept, a sentence each.
+    """
+
+    window: Window
+    state: Timed
+    seconds: tuple[float, ...]
+    notes: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
+
+
+def sides(frame: av.VideoFrame) -> dict[str, bytes]:
+    """What hangs on a frame beside its pixels, by FFmpeg's names."""
+    found: Any
+    try:
+        found = iter(frame.side_data)
+    except ValueError:  # a kind that is newer than PyAV
+        return {}
+    return {side.type.name: bytes(side) for side in found}

@@ -1,0 +1,97 @@
+"""Containers of clips: what goes into each, and the one place to enter another."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+
+import av
+
+
+@dataclass(frozen=True)
+class Container:
+    """The files of some names, which FFmpeg reads and writes."""
+
+    muxer: str
+    """FFmpeg's name of what writes it."""
+    suffixes: frozenset[str]
+    """Endings of names, in lower case with their dot."""
+    codec: str = "h264"
+    """Of restored frames whose own codec cannot be written, or not into it."""
+    codecs: frozenset[str] = frozenset()
+    """Those that it holds, where FFmpeg does not say."""
+    options: Mapping[str, str] = field(default_factory=dict)
+    """Of FFmpeg's muxer."""
+    counts: bool = False
+    """Whether it counts frames, at one rate, and holds no time stamps."""
+    hides: bool = False
+    """Whether it can hide what stands before the start (by an edit list); others would begin late."""
+    clock: bool = False
+    """Whether FFmpeg writes a track of its own for the time code that the video names."""
+    raw: bool = False
+    """Whether it is nothing but the packets of one video track."""
+
+    def holds(self, codec: str, encoder: str) -> bool:
+        """Whether it takes the frames of a codec, by its name and that of what writes it."""
+        return codec in self.codecs if self.codecs else bool({codec, encoder} & _held(self.muxer))
+
+
+@cache
+def _held(muxer: str) -> frozenset[str]:
+    with av.open(io.BytesIO(), "w", format=muxer) as container:
+        return frozenset(container.supported_codecs)
+
+
+# The index in front, so that a clip plays while it downloads.
+FAST_START = {"movflags": "+faststart"}
+MP4 = Container("mp4", frozenset({".mp4", ".m4v"}), options=FAST_START, hides=True, clock=True)
+FLASH_MP4 = Container("f4v", frozenset({".f4v"}), options=FAST_START, hides=True)
+QUICKTIME = Container("mov", frozenset({".mov", ".qt"}), options=FAST_START, hides=True, clock=True)
+PHONE = Container("3gp", frozenset({".3gp"}), options=FAST_START, hides=True)
+PHONE_2 = Container("3g2", frozenset({".3g2"}), options=FAST_START, hides=True)
+MATROSKA = Container("matroska", frozenset({".mkv"}))
+AVI = Container("avi", frozenset({".avi"}), "mpeg4", counts=True)  # H.264 of others is shown late in it
+WEBM = Container("webm", frozenset({".webm"}), "vp9")
+# Times as they are: by default it begins 1.4 seconds later.
+TRANSPORT = Container(
+    "mpegts",
+    frozenset({".ts", ".mts", ".m2ts", ".m2t"}),
+    codecs=frozenset({"h264", "hevc", "mpeg2video", "mpeg1video", "mpeg4"}),
+    options={"mpegts_copyts": "1"},
+)
+PROGRAM = Container(
+    "mpeg",
+    frozenset({".mpg", ".mpeg"}),
+    "mpeg2video",
+    frozenset({"mpeg1video", "mpeg2video", "h264", "hevc"}),
+)
+DVD = Container("vob", frozenset({".vob"}), "mpeg2video", frozenset({"mpeg2video", "mpeg1video"}))
+FLASH = Container("flv", frozenset({".flv"}))
+MOTION_JPEG = Container("mjpeg", frozenset({".mjpeg", ".mjpg"}), "mjpeg", frozenset({"mjpeg"}), raw=True)
+RAW_H264 = Container("h264", frozenset({".h264", ".264"}), "h264", frozenset({"h264"}), raw=True)
+RAW_HEVC = Container("hevc", frozenset({".hevc", ".h265", ".265"}), "hevc", frozenset({"hevc"}), raw=True)
+
+CONTAINERS: tuple[Container, ...] = (
+    MP4,
+    FLASH_MP4,
+    QUICKTIME,
+    PHONE,
+    PHONE_2,
+    MATROSKA,
+    AVI,
+    WEBM,
+    TRANSPORT,
+    PROGRAM,
+    DVD,
+    FLASH,
+    MOTION_JPEG,
+    RAW_H264,
+    RAW_HEVC,
+)
+
+
+def container_of(suffix: str) -> Container:
+    """The one whose clips end so, in any case. Raises KeyError."""
+    return {ending: one for one in CONTAINERS for ending in one.suffixes}[suffix.lower()]

@@ -1,0 +1,176 @@
+"""Every frame that players would show of a file, whatever has become of it, and what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import av
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.stream import Disposition
+
+from pipelines.media.video.clip import ClipError
+
+PATIENCE = 16
+"""A file that cannot be read on so many times in a row has ended."""
+CLOCKED = ("matroska", "mov", "avi", "flv")
+"""Demuxers whose files say how long they are; others guess."""
+SLACK = 0.25
+"""Seconds by which a clip may end before it says."""
+ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[InputContainer]:
+    """A local file. Raises ClipError where it is no clip."""
+    try:
+        container = av.open(str(path), metadata_errors="replace")
+    except (FFmpegError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise ClipError(f"not a clip that can be read: {why}") from error
+    with container:
+        yield container
+
+
+def main_track(container: InputContainer) -> Any:
+    """The stream of the clip's pictures. Raises ClipError where there is none that can be decoded."""
+    tracks = [one for one in container.streams.video if not one.disposition & Disposition.attached_pic]
+    if not tracks:
+        raise ClipError("it holds no video")
+    best = container.streams.best("video")
+    track = best if best in tracks else tracks[0]
+    if track.codec_context is None:
+        raise ClipError("it is in a video codec that is not known here")
+    return track
+
+
+def packets(container: InputContainer, streams: list[Any], damage: Damage) -> Iterator[av.Packet]:
+    """The packets of these streams, past what cannot be read."""
+    fruitless = 0
+    while fruitless < PATIENCE:
+        try:
+            for packet in container.demux(streams):
+                fruitless = 0
+                if packet.size:
+                    yield packet
+            return
+        except (FFmpegError, OSError):
+            fruitless += 1
+            damage.unread = True
+
+
+class Damage:
+    """Gathers what is wrong with a clip while it is read."""
+
+    def __init__(self) -> None:
+        self.unread = False
+        self.seen, self.shown, self.end = 0, 0, 0.0
+        self.undecoded = 0
+        self.bad: list[int] = []
+        self.resized: tuple[int, str] | None = None
+        self._tainted = False
+
+    def packet(self, packet: av.Packet, own: bool) -> None:
+        """One was read; of the video where it is its `own`."""
+        if packet.pts is not None and packet.time_base is not None:
+            self.end = max(self.end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+        self.seen += own and not packet.is_discard
+
+    def frame(self, frame: av.VideoFrame) -> None:
+        """One was decoded. What is built on a damaged one is damaged."""
+        self._tainted = frame.is_corrupt or (self._tainted and not frame.key_frame)
+        if self._tainted:
+            self.bad.append(self.shown)
+        self.shown += 1
+
+    def notes(self, container: InputContainer, track: Any) -> tuple[str, ...]:
+        """A sentence for each thing that is wrong, once all has been read."""
+        found = list(self._cut(container, track))
+        if self.bad:
+            found.append(f"{_spans(self.bad)} damaged, or built on what is")
+        if self.undecoded:
+            found.append(f"{self.undecoded} frames are too damaged to be shown")
+        if self.resized:
+            found.append(
+                "from frame {} on it has another size, {}, and is scaled to the first".format(*self.resized)
+            )
+        return tuple(found)
+
+    def _cut(self, container: InputContainer, track: Any) -> Iterator[str]:
+        length = (container.duration or 0) / av.time_base
+        start = (container.start_time or 0) / av.time_base
+        promised = _promised(track) if "mp4" in container.format.name else 0
+        clocked = any(name in container.format.name for name in CLOCKED)
+        if promised and self.seen < promised:
+            end = min(self.end, length * self.seen / promised)
+            yield f"cut short: {end:.1f} of {length:.1f} seconds are there ({self.shown} frames)"
+        elif clocked and not promised and self.end - start < length - SLACK - 0.001 * length:
+            yield f"cut short: {self.end - start:.1f} of {length:.1f} seconds are there ({self.shown} frames)"
+        elif self.unread:
+            yield f"parts of the file cannot be read ({self.shown} frames are there)"
+
+
+def _promised(track: Any) -> int:
+    """Frames that the index has, without those that an edit list hides."""
+    if not track.frames:
+        return 0
+    return sum(not entry.is_discard for entry in track.index_entries)
+
+
+def _spans(numbers: list[int]) -> str:
+    """[1, 4, 5, 6] -> frames 1 and 4 to 6 are."""
+    spans: list[list[int]] = []
+    for number in numbers:
+        if spans and number == spans[-1][1] + 1:
+            spans[-1][1] = number
+        else:
+            spans.append([number, number])
+    said = [str(a) if a == b else f"{a} to {b}" for a, b in spans[:8]]
+    rest = " and more" if len(spans) > 8 else ""
+    return f"frame {said[0]} is" if said == [str(numbers[0])] else f"frames {', '.join(said)}{rest} are"
+
+
+def decoder_of(track: Any) -> Any:
+    """What decodes a track, with its alpha where it has that."""
+    context = track.codec_context
+    other = ALPHA_DECODERS.get(context.codec.canonical_name)
+    if other and has_alpha(track):
+        alpha = av.CodecContext.create(other, "r")
+        alpha.extradata = context.extradata
+        return alpha
+    context.thread_type = "AUTO"
+    return context
+
+
+def has_alpha(track: Any) -> bool:
+    """Whether a VP8 or VP9 track has alpha beside what its own decoder sees."""
+    return {key.lower(): value for key, value in track.metadata.items()}.get("alpha_mode") == "1"
+
+
+def decoded(container: InputContainer, track: Any, damage: Damage) -> Iterator[av.VideoFrame]:
+    """Every frame that can be decoded."""
+    decoder = decoder_of(track)
+    for packet in packets(container, list(container.streams), damage):
+        own = packet.stream.index == track.index
+        damage.packet(packet, own)
+        if own:
+            yield from _frames(decoder, packet, damage)
+    yield from _frames(decoder, None, damage)
+
+
+def _frames(decoder: Any, packet: av.Packet | None, damage: Damage) -> Iterator[av.VideoFrame]:
+    while True:
+        try:
+            frames = decoder.decode(packet)
+        except FFmpegError:
+            damage.undecoded += 1
+            if packet is None and damage.undecoded < 1000:
+                continue  # what is left may be whole
+            return
+        for frame in frames:
+            damage.frame(frame)
+            yield frame
+        return

@@ -1,0 +1,213 @@
+"""All tracks of a clip but its pictures: sound, subtitles, data, attachments, covers, and their metadata.
+
+What a container does not take is named, never dropped in silence.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+from av.container import InputContainer, OutputContainer
+from av.error import FFmpegError
+from av.stream import Discard, Disposition
+
+from pipelines.media.video.containers import Container
+from pipelines.media.video.damage import Damage, main_track, opened, packets
+
+KINDS = {
+    "audio": "sound",
+    "subtitle": "subtitle",
+    "data": "data",
+    "attachment": "attachment",
+    "video": "picture",
+}
+NOT_SAID = frozenset(
+    {"major_brand", "minor_version", "compatible_brands", "encoder", "duration", "alpha_mode", "rotate"}
+)
+"""Metadata that tell of the file as it was written."""
+
+
+class Tracks:
+    """Those of a source that go into a container, once `add_to` has added them."""
+
+    def __init__(self, original: InputContainer, container: Container, template: Any) -> None:
+        self.original, self.container = original, container
+        self.lost: list[str] = []
+        self.copies: dict[int, Any] = {}
+        self.dropped: set[int] = set()
+        self.timecode = ""
+        self._ends: dict[int, int] = {}
+        self._template = template
+
+    def add_to(self, out: OutputContainer, video: Callable[[], Any]) -> Any:
+        """Add all tracks in the source's order, that of the pictures by `video`, which gives it back."""
+        main, added = main_track(self.original), None
+        out.metadata.update(_told(self.original.metadata))
+        for stream in self.original.streams:
+            if stream.index == main.index:
+                added = video()
+            elif is_timecode(stream) and self.container.clock:
+                self.timecode = stream.metadata["timecode"]
+            elif stream.discard != Discard.all:  # such as the text of chapters, which is written anew
+                self._add(out, stream)
+        if self.timecode and added:
+            added.metadata.setdefault("timecode", self.timecode)
+        if chapters := self.original.chapters():
+            out.set_chapters(chapters)
+        return added
+
+    def _add(self, out: OutputContainer, stream: Any) -> None:
+        if stream.disposition & Disposition.attached_pic and self.container.muxer == "matroska":
+            self._attach(out, stream)
+        elif self._takes(stream):
+            self.copies[stream.index] = _copied(out, stream, self.container)
+        else:
+            self.dropped.add(stream.index)
+            self.lost.append(f"its {named(stream)} is not kept: {_endings(self.container)} cannot hold it")
+
+    def _takes(self, stream: Any) -> bool:
+        """Whether the container takes such a track beside the pictures: it is tried."""
+        if self.container.raw:
+            return False
+        try:
+            with av.open(io.BytesIO(), "w", format=self.container.muxer) as trial:
+                trial.add_stream_from_template(self._template)
+                _copied(trial, stream, self.container)
+                trial.start_encoding()
+        except (FFmpegError, ValueError, NotImplementedError):
+            return False
+        return True
+
+    def _attach(self, out: OutputContainer, stream: Any) -> None:
+        """A cover, which is a file among the attachments."""
+        with opened(Path(self.original.name)) as again:
+            picture = next((bytes(one) for one in again.demux(again.streams[stream.index]) if one.size), b"")
+        kind = stream.codec_context.codec.canonical_name if stream.codec_context else "mjpeg"
+        ending, mime = {"png": ("png", "image/png")}.get(kind, ("jpg", "image/jpeg"))
+        tags = {key.lower(): value for key, value in stream.metadata.items()}
+        out.add_attachment(tags.get("filename", f"cover.{ending}"), tags.get("mimetype", mime), picture)
+
+    def packets(self) -> Iterator[av.Packet]:
+        """Those of the tracks that are copied, each in order."""
+        streams = [self.original.streams[index] for index in self.copies]
+        timed = [stream for stream in streams if stream.type != "attachment"]
+        if not timed:
+            return
+        for packet in packets(self.original, timed, Damage()):
+            if self._settled(packet):
+                packet.stream = self.copies[packet.stream.index]
+                yield packet
+
+    def _settled(self, packet: av.Packet) -> bool:
+        """Whether it is to be written, with times that grow."""
+        index = packet.stream.index
+        packet.dts = packet.dts if packet.dts is not None else packet.pts
+        end = self._ends.get(index)
+        if packet.dts is None:
+            packet.dts = 0 if end is None else end
+        packet.pts = packet.pts if packet.pts is not None else packet.dts
+        if packet.pts < 0 and "mp4" in self.original.format.name and not self.container.hides:
+            if packet.pts + (packet.duration or 0) <= 0:
+                return False
+            packet.pts, packet.dts = 0, max(packet.dts, 0)
+        if end is not None and packet.dts < end:
+            packet.dts, packet.pts = end, max(packet.pts, end)
+        self._ends[index] = packet.dts + 1
+        return True
+
+    def mux(self, out: OutputContainer, packet: av.Packet) -> None:
+        """Write a packet of a copied track; of one that the container refuses, no more."""
+        if packet.stream.index in self.dropped:
+            return
+        try:
+            out.mux(packet)
+        except FFmpegError as error:
+            self.dropped.add(packet.stream.index)
+            self.lost.append(f"its {named(packet.stream)} is not kept whole: {error.strerror}")
+
+
+def _copied(out: OutputContainer, stream: Any, container: Container) -> Any:
+    copy = _mp3(out, stream) if container.counts and _is_mp3(stream) else None
+    copy = copy or out.add_stream_from_template(stream, opaque=True)
+    copy.metadata.clear()
+    copy.metadata.update(kept_metadata(stream))
+    copy.disposition = stream.disposition
+    if container.muxer == "mpegts":
+        copy.id = stream.id
+    return copy
+
+
+def _is_mp3(stream: Any) -> bool:
+    return stream.type == "audio" and stream.codec_context.codec.canonical_name == "mp3"
+
+
+def _mp3(out: OutputContainer, stream: Any) -> Any:
+    """A track of MP3 in AVI, which takes a template's bytes for frames and would tell a wrong length."""
+    context = stream.codec_context
+    return out.add_stream(
+        "libmp3lame", rate=context.sample_rate, layout=context.layout, bit_rate=context.bit_rate or 0
+    )
+
+
+def kept_metadata(stream: Any) -> dict[str, str]:
+    """What a track says of itself, but for how it was written."""
+    return _told(stream.metadata)
+
+
+def _told(metadata: dict[str, str]) -> dict[str, str]:
+    return {key: value for key, value in metadata.items() if key.lower() not in NOT_SAID}
+
+
+def named(stream: Any) -> str:
+    """sound track 1 (aac): for people."""
+    kind = (
+        "cover picture"
+        if stream.disposition & Disposition.attached_pic
+        else f"{KINDS.get(stream.type, 'unknown')} track"
+    )
+    what = "timecode track" if is_timecode(stream) else kind
+    name = getattr(stream, "name", None) or stream.metadata.get("handler_name")
+    return f"{what} {stream.index}" + (f" ({name})" if name else "")
+
+
+def is_timecode(stream: Any) -> bool:
+    """Whether it is a track of nothing but the clock that the first frame stood at."""
+    return stream.type == "data" and "timecode" in stream.metadata
+
+
+def _endings(container: Container) -> str:
+    return " and ".join(sorted(container.suffixes))
+
+
+def missing(source: Path, target: Path, tracks: Tracks) -> Iterator[str]:
+    """What a look at the finished file does not find."""
+    with opened(source) as before, opened(target) as after:
+        theirs = [one for one in after.streams if one.discard != Discard.all]
+        ours = [
+            one for one in before.streams if one.index not in tracks.dropped and one.discard != Discard.all
+        ]
+        yield from _unlike(ours, theirs)
+        there = {key.lower() for key in after.metadata}
+        for key in sorted(_told(before.metadata)):
+            if key.lower() not in there:
+                yield f"its {key} (metadata) is not kept"
+        if len(after.chapters()) < len(before.chapters()):
+            yield "its chapters are not kept"
+
+
+def _unlike(ours: list[Any], theirs: list[Any]) -> Iterator[str]:
+    for kind in KINDS:
+        before, after = ([one for one in side if one.type == kind] for side in (ours, theirs))
+        for stream in before[len(after) :]:
+            yield f"its {named(stream)} is not kept"
+        for old, new in zip(before, after, strict=False):
+            gone = [key for key in ("language", "title") if _of(old, key) not in ("", "und", _of(new, key))]
+            yield from (f"the {key} of its {named(old)} is not kept" for key in gone)
+
+
+def _of(stream: Any, key: str) -> str:
+    return {name.lower(): value for name, value in stream.metadata.items()}.get(key, "")

@@ -1,0 +1,64 @@
+"""Runs of frames as video segments on their own, encoded independently of one another.
+
+So many machines can share a clip; there are no B-frames, so the packets of consecutive runs simply follow
+one another.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.media.video.clip import ClipError, Timed
+from pipelines.media.video.codecs import Coder, EncodeConfig, coder_of, pixels_of, rate_of, set_up
+from pipelines.media.video.colour import Colours, unpacked_alpha
+
+SEGMENT = "nut"  # keeps any time base exactly
+WITH_ALPHA = "matroska"
+"""What carries the alpha of VP8 and VP9, which stands beside their packets."""
+
+
+def write(state: Timed, pixels: NDArray[Any], encode: EncodeConfig) -> bytes:
+    """A run's frames as a video segment on its own, for `join`.
+
+    Raises ClipError where the clip's container cannot hold the codec that is asked for.
+    """
+    format = state.format
+    height, width = pixels.shape[1:3]
+    coder = coder_of(format, encode, height, width)
+    name = pixels_of(coder, format, height, width)
+    if state.alpha:
+        pixels = np.concatenate([pixels, unpacked_alpha(state.alpha, pixels)], axis=-1)
+    stream_bytes = io.BytesIO()
+    segment = WITH_ALPHA if name.startswith("yuva") and coder.codec in ("vp8", "vp9") else SEGMENT
+    with av.open(stream_bytes, "w", format=segment) as container:
+        stream: Any = container.add_stream(coder.encoder, rate=rate_of(coder, format))
+        set_up(stream.codec_context, coder, encode, format, height, width)
+        stream.time_base = format.time_base
+        stream.metadata["length"] = str(state.length)
+        if segment == WITH_ALPHA:
+            stream.metadata["alpha_mode"] = "1"
+        _encode(container, stream, coder, state, pixels)
+    return stream_bytes.getvalue()
+
+
+def _encode(container: Any, stream: Any, coder: Coder, state: Timed, pixels: NDArray[Any]) -> None:
+    """Packets and frames are one to one, so each packet gets the time of its frame."""
+    colours, format = Colours(state.format), stream.pix_fmt
+    packets = []
+    for number, frame in enumerate(colours.frame(one, format) for one in pixels):
+        frame.pts = number if coder.counts else state.pts[number]
+        frame.time_base = stream.codec_context.time_base
+        packets += stream.encode(frame)
+    packets += stream.encode()
+    if len(packets) != len(state.pts):
+        raise ClipError(f"{coder.encoder} made {len(packets)} packets of {len(state.pts)} frames")
+    for packet, stamp in zip(packets, state.pts, strict=True):
+        packet.time_base = state.format.time_base
+        packet.pts = packet.dts = stamp
+        packet.duration = 0
+        container.mux(packet)
