@@ -5,6 +5,7 @@ The one of the source is kept where it can be written here and into the containe
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -65,6 +66,8 @@ class Coder:
     narrowest: int = 0
     """Pixels of width, below which it must not be used."""
     lossless: bool = False
+    segment: str = "nut"
+    """FFmpeg's format of runs; nut keeps any time base."""
 
 
 def _presets(*names: str) -> Mapping[str, str]:
@@ -73,7 +76,8 @@ def _presets(*names: str) -> Mapping[str, str]:
     return MappingProxyType(dict(zip(every, names, strict=True)))
 
 
-SVT_PRESETS = _presets("12", "11", "10", "9", "8", "7", "6", "5", "4", "3")
+SVT_PRESETS = _presets("9", "9", "8", "8", "7", "6", "5", "4", "3", "2")
+os.environ.setdefault("SVT_LOG", "1")  # errors alone: it prints pages on every run
 
 
 def _x264(encode: EncodeConfig, format: ClipFormat) -> dict[str, str]:
@@ -95,7 +99,7 @@ def _x265(encode: EncodeConfig, format: ClipFormat) -> dict[str, str]:
 
 
 def _svt(encode: EncodeConfig, format: ClipFormat) -> dict[str, str]:
-    preset = SVT_PRESETS.get(encode.preset, "10")
+    preset = SVT_PRESETS.get(encode.preset, "8")
     return {"crf": str(min(max(1, round(1.5 * encode.crf)), 63)), "preset": preset, "svtav1-params": "lp=1"}
 
 
@@ -142,8 +146,8 @@ HEVC = Coder("hevc", "libx265", _x265, even=True, picky=True, narrowest=64)
 AV1 = Coder("av1", "libsvtav1", _svt, even=True, picky=True)
 VP8 = Coder("vp8", "libvpx", _vp8)
 VP9 = Coder("vp9", "libvpx-vp9", _vp9, even=True)
-PRORES_422 = Coder("prores", "prores_ks", _prores)
-DNXHR = Coder("dnxhd", "dnxhd", _dnxhr, picky=True, counts=True)
+PRORES_422 = Coder("prores", "prores_ks", _prores, segment="mov")
+DNXHR = Coder("dnxhd", "dnxhd", _dnxhr, picky=True, counts=True, segment="mov")
 MPEG4 = Coder("mpeg4", "mpeg4", _quantizer, counts=True)
 MPEG2 = Coder("mpeg2video", "mpeg2video", _quantizer, counts=True, picky=True)
 MPEG1 = Coder("mpeg1video", "mpeg1video", _quantizer, counts=True, picky=True)
@@ -153,8 +157,8 @@ H263 = Coder("h263", "h263", _quantizer, counts=True, picky=True)
 MSMPEG4 = Coder("msmpeg4v3", "msmpeg4", _quantizer, counts=True)
 FFV1 = Coder("ffv1", "ffv1", lambda encode, format: {"level": "3"}, lossless=True)
 LOSSLESS = tuple(
-    Coder(name, name, lossless=True)
-    for name in ("huffyuv", "ffvhuff", "utvideo", "magicyuv", "png", "qtrle", "v210", "rawvideo")
+    Coder(name, name, lossless=True, segment="mov" if name == "qtrle" else "nut")
+    for name in ("huffyuv", "ffvhuff", "utvideo", "magicyuv", "png", "qtrle", "v210")
 )
 
 CODERS: Mapping[str, Coder] = MappingProxyType(
@@ -232,7 +236,7 @@ def set_up(
     context.width, context.height = width, height
     context.pix_fmt = pixels_of(coder, format, height, width)
     context.framerate = rate_of(coder, format)
-    context.time_base = 1 / context.framerate if coder.counts else format.time_base
+    context.time_base = clock_of(coder, format)
     context.max_b_frames = 0
     context.thread_count = 1
     context.sample_aspect_ratio = format.aspect
@@ -246,6 +250,16 @@ def rate_of(coder: Coder, format: ClipFormat) -> Fraction:
     """Frames a second: the clip's, or the nearest that the codec knows."""
     rates = [Fraction(int(rate.num), int(rate.den)) for rate in Codec(coder.encoder, "w").frame_rates or ()]
     return min(rates, key=lambda rate: abs(rate - format.rate)) if rates else format.rate
+
+
+def clock_of(coder: Coder, format: ClipFormat) -> Fraction:
+    """The time base of an encoder: the clip's, or that of its frames' numbers."""
+    return 1 / rate_of(coder, format) if numbered(coder, format) else format.time_base
+
+
+def numbered(coder: Coder, format: ClipFormat) -> bool:
+    """Whether an encoder gets frames by number: a raw file has no times but by the rate in its headers."""
+    return coder.counts or container_of(format.suffix).raw
 
 
 def pixels_of(coder: Coder, format: ClipFormat, height: int, width: int) -> str:

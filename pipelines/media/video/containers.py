@@ -30,6 +30,8 @@ class Container:
     """Whether it can hide what stands before the start (by an edit list); others would begin late."""
     clock: bool = False
     """Whether FFmpeg writes a track of its own for the time code that the video names."""
+    headed: bool = False
+    """Whether a codec's headers stand nowhere but before its pictures."""
     raw: bool = False
     """Whether it is nothing but the packets of one video track."""
 
@@ -60,18 +62,24 @@ TRANSPORT = Container(
     frozenset({".ts", ".mts", ".m2ts", ".m2t"}),
     codecs=frozenset({"h264", "hevc", "mpeg2video", "mpeg1video", "mpeg4"}),
     options={"mpegts_copyts": "1"},
+    headed=True,
 )
 PROGRAM = Container(
     "mpeg",
     frozenset({".mpg", ".mpeg"}),
     "mpeg2video",
     frozenset({"mpeg1video", "mpeg2video", "h264", "hevc"}),
+    headed=True,
 )
-DVD = Container("vob", frozenset({".vob"}), "mpeg2video", frozenset({"mpeg2video", "mpeg1video"}))
+DVD = Container(
+    "vob", frozenset({".vob"}), "mpeg2video", frozenset({"mpeg2video", "mpeg1video"}), headed=True
+)
 FLASH = Container("flv", frozenset({".flv"}))
 MOTION_JPEG = Container("mjpeg", frozenset({".mjpeg", ".mjpg"}), "mjpeg", frozenset({"mjpeg"}), raw=True)
-RAW_H264 = Container("h264", frozenset({".h264", ".264"}), "h264", frozenset({"h264"}), raw=True)
-RAW_HEVC = Container("hevc", frozenset({".hevc", ".h265", ".265"}), "hevc", frozenset({"hevc"}), raw=True)
+RAW_H264 = Container("h264", frozenset({".h264", ".264"}), "h264", frozenset({"h264"}), headed=True, raw=True)
+RAW_HEVC = Container(
+    "hevc", frozenset({".hevc", ".h265", ".265"}), "hevc", frozenset({"hevc"}), headed=True, raw=True
+)
 
 CONTAINERS: tuple[Container, ...] = (
     MP4,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -153,12 +154,35 @@ def has_alpha(track: Any) -> bool:
 def decoded(container: InputContainer, track: Any, damage: Damage) -> Iterator[av.VideoFrame]:
     """Every frame that can be decoded."""
     decoder = decoder_of(track)
+    places = _Places(container.format.name == "avi")
     for packet in packets(container, list(container.streams), damage):
         own = packet.stream.index == track.index
         damage.packet(packet, own)
         if own:
-            yield from _frames(decoder, packet, damage)
-    yield from _frames(decoder, None, damage)
+            places.add(packet)
+            yield from places.given(_frames(decoder, packet, damage))
+    yield from places.given(_frames(decoder, None, damage))
+
+
+class _Places:
+    """Gives frames the places of packets in a file that counts them: what FFmpeg makes of those for codecs that
+    may reorder frames is late by a few."""
+
+    def __init__(self, counted: bool) -> None:
+        self.counted = counted
+        self.free: deque[int] = deque()
+
+    def add(self, packet: av.Packet) -> None:
+        """One more place."""
+        if self.counted and packet.dts is not None:
+            self.free.append(packet.dts)
+
+    def given(self, frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+        """The frames, each in the first place that is free."""
+        for frame in frames:
+            if self.free:
+                frame.pts = self.free.popleft()
+            yield frame
 
 
 def _frames(decoder: Any, packet: av.Packet | None, damage: Damage) -> Iterator[av.VideoFrame]:

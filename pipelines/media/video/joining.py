@@ -126,11 +126,11 @@ def _told(video: Any, old: Any, made: Any, format: ClipFormat, container: Contai
 
 
 def _tag(old: Any, made: Any, container: Container) -> str:
-    """Four letters that say more than the codec: with hvc1 Apple's players show HEVC, ap4h is a ProRes."""
+    """Four letters that say more than the codec: with hvc1 Apple's players show HEVC, ap4h is a ProRes of 4:4:4."""
     codec, theirs = made.codec_context.codec.canonical_name, old.codec_context.codec_tag
     if container.hides and codec == "hevc":
         return theirs if theirs in ("hvc1", "hev1") else "hvc1"
-    return theirs if container.hides and codec == "prores" and theirs.startswith("ap") else ""
+    return made.codec_context.codec_tag if codec in ("prores", "utvideo") else ""
 
 
 def _mux_all(
@@ -161,6 +161,7 @@ def _counted(packets: Iterator[av.Packet], container: Container, format: ClipFor
             last = max(last + 1, round(_when(packet) * format.rate))
             packet.time_base = 1 / format.rate
             packet.pts = packet.dts = last
+            packet.duration = 1
         yield packet
 
 
@@ -179,16 +180,16 @@ def _video_packets(segments: Iterable[bytes], video: Any, target: Container) -> 
     for data in segments:
         with av.open(io.BytesIO(data), "r") as container:
             stream = container.streams.video[0]
-            # A raw file has no place for headers but before the pictures.
-            headed = BitStreamFilterContext("dump_extra=freq=keyframe", stream) if target.raw else None
-            length = int(_said(stream).get("length", 0))
+            # Some have no place for headers but before the pictures.
+            headed = BitStreamFilterContext("dump_extra=freq=keyframe", stream) if target.headed else None
+            length = Fraction(_said(container).get("comment", "0"))
             for packet in container.demux(stream):
                 if packet.size:
-                    packet.duration = length
+                    packet.duration = round(length / packet.time_base)
                     for one in headed.filter(packet) if headed else [packet]:
                         # Set before the container closes: a packet must not point to a stream that is gone.
                         one.stream = video
-                        one.time_base = Fraction(stream.time_base or 0)
+                        one.time_base = Fraction(stream.time_base or 1)
                         one.dts = one.pts
                         yield one
 

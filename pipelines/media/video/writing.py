@@ -13,11 +13,10 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.media.video.clip import ClipError, Timed
-from pipelines.media.video.codecs import Coder, EncodeConfig, coder_of, pixels_of, rate_of, set_up
+from pipelines.media.video.clip import ClipError, ClipFormat, Timed
+from pipelines.media.video.codecs import Coder, EncodeConfig, coder_of, numbered, pixels_of, rate_of, set_up
 from pipelines.media.video.colour import Colours, unpacked_alpha
 
-SEGMENT = "nut"  # keeps any time base exactly
 WITH_ALPHA = "matroska"
 """What carries the alpha of VP8 and VP9, which stands beside their packets."""
 
@@ -34,16 +33,24 @@ def write(state: Timed, pixels: NDArray[Any], encode: EncodeConfig) -> bytes:
     if state.alpha:
         pixels = np.concatenate([pixels, unpacked_alpha(state.alpha, pixels)], axis=-1)
     stream_bytes = io.BytesIO()
-    segment = WITH_ALPHA if name.startswith("yuva") and coder.codec in ("vp8", "vp9") else SEGMENT
-    with av.open(stream_bytes, "w", format=segment) as container:
+    segment = WITH_ALPHA if name.startswith("yuva") and coder.codec in ("vp8", "vp9") else coder.segment
+    with av.open(stream_bytes, "w", format=segment, container_options=_options(segment, format)) as container:
         stream: Any = container.add_stream(coder.encoder, rate=rate_of(coder, format))
         set_up(stream.codec_context, coder, encode, format, height, width)
         stream.time_base = format.time_base
-        stream.metadata["length"] = str(state.length)
+        container.metadata["comment"] = str(state.length * format.time_base)
         if segment == WITH_ALPHA:
             stream.metadata["alpha_mode"] = "1"
         _encode(container, stream, coder, state, pixels)
     return stream_bytes.getvalue()
+
+
+def _options(segment: str, format: ClipFormat) -> dict[str, str]:
+    if segment != "mov":
+        return {}
+    # Else a run that does not begin at 0 begins at a whole millisecond.
+    clock = str(format.time_base.denominator)
+    return {"movie_timescale": clock, "video_track_timescale": clock}
 
 
 def _encode(container: Any, stream: Any, coder: Coder, state: Timed, pixels: NDArray[Any]) -> None:
@@ -51,7 +58,7 @@ def _encode(container: Any, stream: Any, coder: Coder, state: Timed, pixels: NDA
     colours, format = Colours(state.format), stream.pix_fmt
     packets = []
     for number, frame in enumerate(colours.frame(one, format) for one in pixels):
-        frame.pts = number if coder.counts else state.pts[number]
+        frame.pts = number if numbered(coder, state.format) else state.pts[number]
         frame.time_base = stream.codec_context.time_base
         packets += stream.encode(frame)
     packets += stream.encode()
