@@ -11,6 +11,9 @@ from av.video.format import VideoFormat
 
 from spair_core.footage import Window
 
+FULL = 2
+"""The number of full range."""
+
 
 class ClipError(ValueError):
     """These bytes are not a clip that can be restored, or written; the message says why."""

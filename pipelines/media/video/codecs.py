@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
 from types import MappingProxyType
@@ -19,7 +19,7 @@ from av.error import FFmpegError
 from av.video.codeccontext import VideoCodecContext
 from av.video.format import VideoFormat
 
-from pipelines.media.video.clip import ClipError, ClipFormat
+from pipelines.media.video.clip import FULL, ClipError, ClipFormat
 from pipelines.media.video.containers import container_of
 
 CodecName = Literal[
@@ -66,6 +66,8 @@ class Coder:
     narrowest: int = 0
     """Pixels of width, below which it must not be used."""
     lossless: bool = False
+    full: bool = False
+    """Whether its players take any samples for such of full range."""
     segment: str = "nut"
     """FFmpeg's format of runs; nut keeps any time base."""
 
@@ -121,8 +123,8 @@ def _vp8(encode: EncodeConfig, format: ClipFormat) -> dict[str, str]:
 
 def _quantizer(encode: EncodeConfig, format: ClipFormat) -> dict[str, str]:
     # Of H.264's 6 steps each double it; 18 is the finest that is of use.
-    level = min(max(2.0, 2 * 2 ** ((encode.crf - 18) / 6)), 31)
-    return {"flags": "+qscale", "global_quality": str(round(level * 118))}
+    level = round(min(max(2.0, 2 * 2 ** ((encode.crf - 18) / 6)), 30))
+    return {"qmin": str(level), "qmax": str(level + 1), "b": "100000000"}
 
 
 PRORES = {"Proxy": "0", "LT": "1", "Standard": "2", "HQ": "3", "4444": "4", "XQ": "5", "4444 XQ": "5"}
@@ -151,7 +153,7 @@ DNXHR = Coder("dnxhd", "dnxhd", _dnxhr, picky=True, counts=True, segment="mov")
 MPEG4 = Coder("mpeg4", "mpeg4", _quantizer, counts=True)
 MPEG2 = Coder("mpeg2video", "mpeg2video", _quantizer, counts=True, picky=True)
 MPEG1 = Coder("mpeg1video", "mpeg1video", _quantizer, counts=True, picky=True)
-MJPEG = Coder("mjpeg", "mjpeg", _quantizer)
+MJPEG = Coder("mjpeg", "mjpeg", _quantizer, full=True)
 FLV1 = Coder("flv1", "flv", _quantizer, counts=True)
 H263 = Coder("h263", "h263", _quantizer, counts=True, picky=True)
 MSMPEG4 = Coder("msmpeg4v3", "msmpeg4", _quantizer, counts=True)
@@ -213,13 +215,18 @@ def _opens(coder: Coder, format: ClipFormat, height: int, width: int) -> bool:
     return True
 
 
+def as_written(coder: Coder, format: ClipFormat) -> ClipFormat:
+    """The format that a coder writes of a clip's."""
+    return replace(format, colour=replace(format.colour, range=FULL)) if coder.full else format
+
+
 def opened(
     coder: Coder, encode: EncodeConfig, format: ClipFormat, height: int, width: int
 ) -> VideoCodecContext:
     """An encoder of frames of that size. Raises FFmpegError where it does not take them."""
     context = CodecContext.create(coder.encoder, "w")
     assert isinstance(context, VideoCodecContext)
-    set_up(context, coder, encode, format, height, width)
+    set_up(context, coder, encode, as_written(coder, format), height, width)
     context.open()
     return context
 

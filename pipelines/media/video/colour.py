@@ -16,10 +16,9 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from pipelines.media.video.clip import ClipFormat, depth_of
+from pipelines.media.video.clip import FULL, ClipFormat, depth_of
 
 PQ = 16
-FULL = 2
 HIGH_DEFINITION = 720
 """Lines from which players take colours without a tag for BT.709, below which for BT.601."""
 BT601, BT709, BT2020 = (0.299, 0.114), (0.2126, 0.0722), (0.2627, 0.0593)

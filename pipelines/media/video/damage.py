@@ -165,8 +165,8 @@ def decoded(container: InputContainer, track: Any, damage: Damage) -> Iterator[a
 
 
 class _Places:
-    """Gives frames the places of packets in a file that counts them: what FFmpeg makes of those for codecs that
-    may reorder frames is late by a few."""
+    """Gives frames the places of packets in a file that counts them: what FFmpeg makes of those for codecs
+    that may reorder frames is late by a few."""
 
     def __init__(self, counted: bool) -> None:
         self.counted = counted

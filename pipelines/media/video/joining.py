@@ -99,7 +99,7 @@ def _video(
                 setattr(video.codec_context, name, value)
         video.codec_context.bit_rate = 0
     else:
-        video = out.add_stream_from_template(made)
+        video = out.add_stream_from_template(made, opaque=True)
         if matrix := beside.get("DISPLAYMATRIX"):
             video.set_display_matrix(memoryview(matrix).cast("i").tolist())
     return _told(video, old, made, format, container_of(format.suffix))
@@ -126,7 +126,7 @@ def _told(video: Any, old: Any, made: Any, format: ClipFormat, container: Contai
 
 
 def _tag(old: Any, made: Any, container: Container) -> str:
-    """Four letters that say more than the codec: with hvc1 Apple's players show HEVC, ap4h is a ProRes of 4:4:4."""
+    """Four letters that say more than the codec: Apple's players show HEVC with hvc1, ap4h is ProRes 4444."""
     codec, theirs = made.codec_context.codec.canonical_name, old.codec_context.codec_tag
     if container.hides and codec == "hevc":
         return theirs if theirs in ("hvc1", "hev1") else "hvc1"

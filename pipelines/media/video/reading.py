@@ -17,8 +17,8 @@ from av.container import InputContainer
 from av.filter import Graph
 from numpy.typing import NDArray
 
-from pipelines.media.video.clip import ClipError, ClipFormat, Colour, Run, Timed, sides
-from pipelines.media.video.colour import FULL, HIGH_DEFINITION, Colours, packed_alpha
+from pipelines.media.video.clip import FULL, ClipError, ClipFormat, Colour, Run, Timed, sides
+from pipelines.media.video.colour import HIGH_DEFINITION, Colours, packed_alpha
 from pipelines.media.video.damage import Damage, decoded, main_track, opened
 from spair_core.footage import Reach, windows
 

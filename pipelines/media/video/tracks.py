@@ -75,7 +75,7 @@ class Tracks:
             return False
         try:
             with av.open(io.BytesIO(), "w", format=self.container.muxer) as trial:
-                trial.add_stream_from_template(self._template)
+                trial.add_stream_from_template(self._template, opaque=True)
                 _copied(trial, stream, self.container)
                 trial.start_encoding()
         except (FFmpegError, ValueError, NotImplementedError):

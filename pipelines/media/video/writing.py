@@ -7,6 +7,7 @@ one another.
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import av
@@ -14,7 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.media.video.clip import ClipError, ClipFormat, Timed
-from pipelines.media.video.codecs import Coder, EncodeConfig, coder_of, numbered, pixels_of, rate_of, set_up
+from pipelines.media.video.codecs import (
+    Coder,
+    EncodeConfig,
+    as_written,
+    coder_of,
+    numbered,
+    pixels_of,
+    rate_of,
+    set_up,
+)
 from pipelines.media.video.colour import Colours, unpacked_alpha
 
 WITH_ALPHA = "matroska"
@@ -26,9 +36,10 @@ def write(state: Timed, pixels: NDArray[Any], encode: EncodeConfig) -> bytes:
 
     Raises ClipError where the clip's container cannot hold the codec that is asked for.
     """
-    format = state.format
     height, width = pixels.shape[1:3]
-    coder = coder_of(format, encode, height, width)
+    coder = coder_of(state.format, encode, height, width)
+    state = replace(state, format=as_written(coder, state.format))
+    format = state.format
     name = pixels_of(coder, format, height, width)
     if state.alpha:
         pixels = np.concatenate([pixels, unpacked_alpha(state.alpha, pixels)], axis=-1)

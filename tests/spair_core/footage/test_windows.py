@@ -160,3 +160,12 @@ def test_without_a_reach_a_run_is_its_frames(photo):
 def test_a_reach_must_make_sense():
     with pytest.raises(ValueError, match="apart"):
         Reach(near=0.01)
+
+
+def test_deep_frames_look_at_the_same_as_those_of_eight_bits(photo):
+    frames = drive(photo, 37)
+    deep = [(pixels.astype(np.uint16) * 257, seconds) for pixels, seconds in frames]
+    assert seen(deep) == seen(frames)
+    for ours, theirs in zip(windows(iter(deep), 8, REACH), windows(iter(frames), 8, REACH), strict=True):
+        assert ours.pixels.dtype == np.uint16
+        assert (ours.shown.pixels == theirs.pixels).all()

@@ -1,0 +1,89 @@
+"""The codec of the source where it can be written, another where it is asked for or must be."""
+
+import pytest
+
+from pipelines.media import EncodeConfig
+from tests.pipelines.media.video.samples import filmed, off, restored, video
+
+OWN = [
+    (".mp4", "libx265", "yuv420p", {}),
+    (".mp4", "libsvtav1", "yuv420p", {}),
+    (".mp4", "mpeg4", "yuv420p", {}),
+    (".mp4", "libvpx-vp9", "yuv420p", {}),
+    (".mov", "prores_ks", "yuv422p10le", {}),
+    (".mov", "mjpeg", "yuvj422p", {"color_range": 2}),
+    (".mov", "qtrle", "rgb24", {}),
+    (".mov", "png", "rgb24", {}),
+    (".mov", "h263", "yuv420p", {"size": (96, 128)}),
+    (".mkv", "ffv1", "gbrp10le", {}),
+    (".mkv", "libvpx", "yuv420p", {}),
+    (".mkv", "mpeg2video", "yuv422p", {}),
+    (".avi", "huffyuv", "rgb24", {}),
+    (".avi", "utvideo", "gbrp", {}),
+    (".avi", "libx264", "yuv420p", {"options": {"bf": "0"}}),
+    (".avi", "msmpeg4", "yuv420p", {}),
+    (".webm", "libvpx", "yuv420p", {}),
+    (".flv", "flv", "yuv420p", {}),
+]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "pixels", "settings"), OWN, ids=[f"{s}-{c}" for s, c, _, _ in OWN]
+)
+def test_a_clip_keeps_its_codec(tmp_path, suffix, codec, pixels, settings):
+    source, target = tmp_path / f"in{suffix}", tmp_path / f"out{suffix}"
+    filmed(source, codec=codec, pixels=pixels, frames=34, **settings)
+    _, notes = restored(source, target)
+    before, after = video(source), video(target)
+    for name in ("codec", "pixels", "times", "rate", "tag"):
+        assert after[name] == before[name], name
+    assert notes == []
+    assert off(source, target) < 3
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "usual"), [(".avi", "wmv2", "mpeg4"), (".mp4", "jpeg2000", "h264")]
+)
+def test_what_cannot_be_written_gets_the_containers_usual_codec(tmp_path, suffix, codec, usual):
+    source, target = filmed(tmp_path / f"in{suffix}", codec=codec), tmp_path / f"out{suffix}"
+    _, notes = restored(source, target)
+    assert video(target)["codec"] == usual
+    assert notes == [f"its video is in {usual} now, no longer in {video(source)['codec']}"]
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc", "av1", "vp9", "mpeg4"])
+def test_a_codec_that_is_asked_for(tmp_path, codec):
+    source, target = filmed(tmp_path / "in.mp4", codec="mpeg2video"), tmp_path / "out.mp4"
+    _, notes = restored(source, target, codec=codec)
+    assert video(target)["codec"] == codec
+    assert notes == [f"its video is in {codec} now, no longer in mpeg2video"]
+    assert off(source, target) < 3
+
+
+def test_prores_keeps_its_profile_and_hevc_the_letters_that_apple_shows(tmp_path):
+    source = filmed(tmp_path / "in.mov", codec="prores_ks", pixels="yuv422p10le", options={"profile": "lt"})
+    restored(source, tmp_path / "out.mov")
+    assert video(tmp_path / "out.mov")["tag"] == video(source)["tag"] == "apcs"
+    restored(source, tmp_path / "hevc.mov", codec="hevc")
+    assert video(tmp_path / "hevc.mov")["tag"] == "hvc1"
+
+
+def test_smaller_files_of_a_lower_quality(tmp_path):
+    for codec in ("h264", "hevc", "av1", "vp9", "mpeg4", "mjpeg"):
+        source = filmed(tmp_path / "in.mp4", frames=8, size=(96, 128))
+        sizes = []
+        for crf in (18, 34):
+            restored(source, tmp_path / "out.mp4", codec=codec, crf=crf)
+            sizes.append((tmp_path / "out.mp4").stat().st_size)
+        assert sizes[0] > sizes[1], codec
+
+
+def test_hevc_of_frames_too_narrow_for_its_encoder(tmp_path):
+    source = filmed(tmp_path / "in.mp4", size=(48, 48))
+    with pytest.raises(ValueError, match="48x48 cannot be written in hevc; --codec source"):
+        restored(source, tmp_path / "out.mp4", codec="hevc")
+
+
+def test_an_unknown_codec_is_refused_before_any_work():
+    with pytest.raises(ValueError, match="codec is one of source, h264"):
+        EncodeConfig(codec="divx")

@@ -1,0 +1,209 @@
+"""Containers that cameras write: the same one again, with the same times and rates."""
+
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+
+from pipelines.media import MediumError
+from pipelines.media.video import container_of
+from tests.pipelines.media.video.samples import filmed, off, restored, video
+
+KINDS = {
+    ".ts": "libx264",
+    ".mts": "libx264",
+    ".m2ts": "libx264",
+    ".3gp": "libx264",
+    ".3g2": "mpeg4",
+    ".mpg": "mpeg2video",
+    ".vob": "mpeg2video",
+    ".flv": "libx264",
+    ".f4v": "libx264",
+    ".mjpeg": "mjpeg",
+    ".h264": "libx264",
+    ".hevc": "libx265",
+}
+
+
+@pytest.mark.parametrize("suffix", KINDS)
+def test_the_same_container_times_rate_and_codec(tmp_path, suffix):
+    codec = KINDS[suffix]
+    pixels, full = ("yuvj420p", {"color_range": 2}) if codec == "mjpeg" else ("yuv420p", {})
+    source, target = tmp_path / f"in{suffix}", tmp_path / f"out{suffix}"
+    filmed(source, codec=codec, pixels=pixels, frames=34, **full)
+    _, notes = restored(source, target)
+    before, after = video(source), video(target)
+    kept = ("container", "times", "rate", "base_rate", "codec", "pixels")
+    assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
+    assert notes == []
+    assert off(source, target) < 3
+
+
+def test_packets_with_arrival_times_stay_such(tmp_path):
+    source, target = filmed(tmp_path / "in.m2ts"), tmp_path / "out.m2ts"
+    restored(source, target)
+    assert [path.read_bytes()[4::192][:5] for path in (source, target)] == [b"G" * 5] * 2
+    plain = tmp_path / "plain.m2ts"
+    filmed(tmp_path / "plain.ts").rename(plain)
+    restored(plain, target)
+    assert target.read_bytes()[::188][:5] == b"G" * 5
+
+
+def test_a_transport_stream_starts_when_it_did(tmp_path):
+    source = filmed(tmp_path / "in.ts")
+    with (
+        av.open(str(source)) as clip,
+        av.open(
+            str(tmp_path / "late.ts"), "w", format="mpegts", container_options={"mpegts_copyts": "1"}
+        ) as out,
+    ):
+        copy = out.add_stream_from_template(clip.streams.video[0])
+        for packet in clip.demux(video=0):
+            if packet.size:
+                packet.pts, packet.dts = packet.pts + 9_000_000, packet.dts + 9_000_000
+                packet.stream = copy
+                out.mux(packet)
+    restored(tmp_path / "late.ts", tmp_path / "out.ts")
+    assert video(tmp_path / "out.ts")["times"] == video(tmp_path / "late.ts")["times"]
+    assert video(tmp_path / "out.ts")["times"][0] > 100
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".avi", ".mp4", ".webm"])
+@pytest.mark.parametrize("rate", [Fraction(25), Fraction(30000, 1001), Fraction(241, 20)])
+@pytest.mark.parametrize("frames", [1, 25, 51])
+def test_rates_and_counts_stay(tmp_path, suffix, rate, frames):
+    codec = {".avi": "mpeg4", ".webm": "libvpx"}.get(suffix, "libx264")
+    source, target = tmp_path / f"in{suffix}", tmp_path / f"out{suffix}"
+    filmed(source, codec=codec, frames=frames, rate=rate, size=(16, 32))
+    restored(source, target, preset="ultrafast")
+    before, after = video(source), video(target)
+    assert len(after["times"]) == frames
+    for name in ("times", "rate", "base_rate"):
+        assert after[name] == before[name], name
+
+
+def test_frames_that_another_rate_is_said_of(tmp_path):
+    """12.05 a second under a header of 25."""
+    source, target = tmp_path / "in.mkv", tmp_path / "out.mkv"
+    with av.open(str(source), "w") as out:
+        stream = out.add_stream("libx264", rate=25)
+        stream.height, stream.width = 48, 64
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for number in range(51):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 5 * number, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = round(number * 1000 / 12.05), Fraction(1, 1000)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode())
+    restored(source, target)
+    assert video(target)["times"] == video(source)["times"]
+    assert video(target)["rate"] == video(source)["rate"]
+
+
+def test_of_a_trimmed_clip_what_is_shown(tmp_path):
+    """Trimmed without encoding: an edit list hides what stands before the start."""
+    whole, source, target = (
+        filmed(tmp_path / "whole.mp4", frames=20),
+        tmp_path / "in.mp4",
+        tmp_path / "out.mp4",
+    )
+    with av.open(str(whole)) as clip, av.open(str(source), "w") as out:
+        copy = out.add_stream_from_template(clip.streams.video[0])
+        step = int(clip.streams.video[0].duration // 20)
+        for packet in clip.demux(video=0):
+            if packet.size:
+                packet.pts, packet.dts = packet.pts - 8 * step, packet.dts - 8 * step
+                packet.stream = copy
+                out.mux(packet)
+    runs, notes = restored(source, target)
+    assert notes == []
+    assert sum(len(run.window.own) for run in runs) == 12
+    assert video(target)["times"] == video(source)["times"]
+    assert video(target)["times"][0] == 0
+
+
+def test_a_fragmented_clip(tmp_path):
+    whole, source, target = (
+        filmed(tmp_path / "whole.mp4", frames=40),
+        tmp_path / "in.mp4",
+        tmp_path / "out.mp4",
+    )
+    options = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
+    with av.open(str(whole)) as clip, av.open(str(source), "w", container_options=options) as out:
+        copy = out.add_stream_from_template(clip.streams.video[0])
+        for packet in clip.demux(video=0):
+            if packet.size:
+                packet.stream = copy
+                out.mux(packet)
+    _, notes = restored(source, target)
+    assert notes == []
+    assert video(target)["times"] == video(source)["times"]
+
+
+def test_another_containers_bytes_start_at_the_same_time(tmp_path):
+    source = with_sound(tmp_path / "in.mp4")
+    lying, target = tmp_path / "in.mkv", tmp_path / "out.mkv"
+    source.rename(lying)
+    restored(lying, target)
+    after = video(target)
+    assert after["container"].startswith("matroska")
+    assert after["times"] == video(lying)["times"]
+    assert after["times"][0] == 0
+    with av.open(str(target)) as clip:
+        assert next(clip.demux(audio=0)).pts == 0
+
+
+def with_sound(path, frames=30):
+    """With AAC, whose first packet lies before the start."""
+    with av.open(str(path), "w", format=container_of(path.suffix).muxer) as out:
+        stream = out.add_stream("libx264", rate=25)
+        stream.height, stream.width = 48, 64
+        sound = out.add_stream("aac", rate=16000)
+        for number in range(frames):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 4 * number, np.uint8), format="rgb24")
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode())
+        for number in range(frames * 640 // 1024):
+            tone = np.sin(np.arange(1024) / 9)[None].astype(np.float32)
+            frame = av.AudioFrame.from_ndarray(tone, format="fltp", layout="mono")
+            frame.rate, frame.pts = 16000, 1024 * number
+            out.mux(sound.encode(frame))
+        out.mux(sound.encode())
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi", ".ts"])
+def test_sound_does_not_drift(tmp_path, suffix):
+    """Twenty minutes at a frame a second and a packet of sound a second."""
+    source, target = tmp_path / f"in{suffix}", tmp_path / f"out{suffix}"
+    with av.open(str(source), "w", format=container_of(suffix).muxer) as out:
+        stream = out.add_stream("mpeg2video" if suffix == ".ts" else "mpeg4", rate=1)
+        stream.height, stream.width = 16, 16
+        sound = out.add_stream("mp2", rate=16000)
+        for number in range(1200):
+            frame = av.VideoFrame.from_ndarray(np.full((16, 16, 3), number % 256, np.uint8), format="rgb24")
+            out.mux(stream.encode(frame))
+            tone = av.AudioFrame.from_ndarray(np.zeros((1, 16000), np.int16), format="s16", layout="mono")
+            tone.rate, tone.pts = 16000, 16000 * number
+            out.mux(sound.encode(tone))
+        out.mux(stream.encode())
+        out.mux(sound.encode())
+    restored(source, target)
+    assert _ends(target) == _ends(source)
+
+
+def _ends(path):
+    """Count and last time of the packets of each track."""
+    with av.open(str(path)) as clip:
+        ends = {}
+        for packet in clip.demux():
+            if packet.size:
+                count = ends.get(packet.stream.index, (0,))[0] + 1
+                ends[packet.stream.index] = count, packet.dts * packet.time_base
+        return ends
+
+
+def test_what_is_not_of_a_container_is_told_with_the_remedy(tmp_path):
+    source = filmed(tmp_path / "in.webm", codec="libvpx-vp9")
+    with pytest.raises(MediumError, match=r"\.webm cannot hold h264; --codec source"):
+        restored(source, tmp_path / "out.webm", codec="h264")
