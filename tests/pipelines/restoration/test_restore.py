@@ -10,13 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
-import av
 import mlflow
 import numpy as np
 import pytest
 import torch
 
-from pipelines.media import Encoding, Piece, packed, unpacked
+from pipelines.media import EncodeConfig, Encoding, Piece, clips, packed, unpacked
 from pipelines.restoration import ledger, restore, stream
 from pipelines.restoration.manifest import FAILED, IGNORED, PASSED, REJECTED, RESTORED, Manifest, Verdict
 from pipelines.restoration.restore import RestoreConfig
@@ -127,8 +126,8 @@ def test_a_clip_gives_the_same_frames_in_runs_as_whole(tiny_config, photos, tmp_
     actor = stream._Restorer(work(data, precision=kind), quarantine)
     restored = np.concatenate([unpacked(actor.restored(row)).window.pixels for row in rows])
 
-    with av.open(str(clip)) as container:
-        shown = [(f.to_ndarray(format="rgb24"), float(f.time)) for f in container.decode(video=0)]
+    pieces = list(clips.read(clip, None))
+    shown = [pair for piece in pieces for pair in zip(piece.window.pixels, piece.seconds, strict=True)]
     (whole,) = windows(iter(shown), 1000, Reach())
     model = lowered(weights.load(data)[0], getattr(torch, kind))
     expected = inference.restore_window(model, whole).pixels
@@ -392,6 +391,12 @@ def test_float32_settles_what_was_restored_before_there_was_a_choice():
     config = RestoreConfig("/a", "/b", quality=95, precision="float32")
     assert config.options == "tile=1920 quality=95 crf=18 preset=veryfast min_degraded=0.001"
     assert replace(config, precision="bfloat16").options == f"{config.options} precision=bfloat16"
+
+
+def test_a_codec_that_is_asked_for_settles_nothing_that_was_written_in_another():
+    config = RestoreConfig("/a", "/b", precision="float32")
+    asked = replace(config, encode=EncodeConfig(codec="hevc"))
+    assert asked.options == f"{config.options} codec=hevc"
 
 
 @pytest.mark.parametrize("has", [True, False])
