@@ -25,8 +25,9 @@ from pipelines.restoration import stream
 from pipelines.restoration.lease import Lease
 from pipelines.restoration.ledger import Accounts, Ledger, Summary, by_chance
 from pipelines.restoration.manifest import DONE, IGNORED, OTHER, Manifest, Verdict
+from pipelines.restoration.pieces import GIVEN_UP, UNCHANGED, Work, join
 from pipelines.restoration.plan import Forecast, Planned, Selection, Terms, beside, plan
-from pipelines.restoration.stream import GIVEN_UP, UNCHANGED, Stream, Work
+from pipelines.restoration.stream import Stream
 from pipelines.services import cluster, models, storage, tracking
 from pipelines.services.models import ResolvedModel
 from pipelines.services.storage import StoredObject
@@ -153,8 +154,8 @@ def _ledger(config: RestoreConfig, model: ResolvedModel, work: Work, book: Manif
     accounts = Accounts(
         config.destination, config.options, model.digest, config.panels, config.max_lost_share
     )
-    join = partial(stream.join.remote, replace(work, model=b""))
-    return Ledger(accounts, book, Summary(manifest=book.uri), join)
+    joining = partial(join.remote, replace(work, model=b""))
+    return Ledger(accounts, book, Summary(manifest=book.uri), joining)
 
 
 def _log(ledger: Ledger, run: tracking.Run) -> None:

@@ -12,15 +12,12 @@ never stops the stream.
 
 from __future__ import annotations
 
-import hashlib
 import queue
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import cv2
 import pyarrow as pa
@@ -28,45 +25,19 @@ import ray
 import ray.data
 import torch
 
-from pipelines.media import NO_PIECE, Encoding, MediumError, Piece, medium, medium_in, packed, unpacked
-from pipelines.restoration import manifest
-from pipelines.restoration.manifest import FAILED, PASSED, REJECTED, RESTORED
-from pipelines.services import cluster, models, storage
-from pipelines.services.quarantine import GivenUpError, Quarantine, QuarantinedError
-from pipelines.services.storage import StorageError
+from pipelines.media import packed, unpacked
+from pipelines.restoration.manifest import FAILED, PASSED
+from pipelines.restoration.pieces import GIVEN_UP, Work, decode, encode
+from pipelines.services import cluster, models
+from pipelines.services.quarantine import GivenUpError, Quarantine
 from spair_core import images, inference
 from spair_core.footage import Reach, Window
 from spair_core.network import lowered
 from spair_core.panels import before_after
-from spair_core.precision import Chosen, type_of
+from spair_core.precision import type_of
 
-GIVEN_UP, UNCHANGED = "given up", "unchanged"
-"""What a row says in a verdict's place: of work that was not begun when the run was to stop, and of an item
-whose bytes are those that were settled before."""
 GRACE_SECONDS = 20.0
 """For what is in hand when a run is to stop: schedulers kill 30 s after they have said so."""
-
-
-@dataclass(frozen=True)
-class Work:
-    """What the work on a window takes beside its items."""
-
-    destination: str
-    model: bytes
-    references: bool
-    """Whether the model looks at neighbouring frames."""
-    precision: Chosen
-    tile: int
-    min_degraded: float
-    encoding: Encoding
-    actors: int | Literal["auto"]
-    num_gpus: float
-    piece_seconds: float
-
-    @property
-    def staging(self) -> str:
-        """Where the parts of items wait to be joined."""
-        return storage.join(self.destination, manifest.FOLDER, "staging")
 
 
 class Stream:
@@ -127,7 +98,7 @@ def _results(work: Work, items: Sequence[dict[str, Any]], quarantine: Quarantine
     stream.context.target_max_block_size = cluster.BLOCK_BYTES
     reach, slim = Reach() if work.references else None, replace(work, model=b"")
     return (
-        stream.flat_map(_decode, fn_kwargs={"reach": reach, "quarantine": quarantine}, num_cpus=task_cpus)
+        stream.flat_map(decode, fn_kwargs={"reach": reach, "quarantine": quarantine}, num_cpus=task_cpus)
         .map_batches(
             _Restorer,
             batch_size=None,
@@ -137,54 +108,8 @@ def _results(work: Work, items: Sequence[dict[str, Any]], quarantine: Quarantine
             num_cpus=actor_cpus,
             num_gpus=work.num_gpus or None,
         )
-        .map(_encode, fn_kwargs={"work": slim, "quarantine": quarantine}, num_cpus=task_cpus)
+        .map(encode, fn_kwargs={"work": slim, "quarantine": quarantine}, num_cpus=task_cpus)
     )
-
-
-def _decode(item: dict[str, Any], reach: Reach | None, quarantine: Quarantine) -> Iterator[dict[str, Any]]:
-    """An item's pieces of work, or one that says why there are none (or no more)."""
-    base = {**item, "part": 0, "last": True, "error": "", "verdict": RESTORED, "digest": ""}
-    base |= NO_PIECE
-    part = 0
-    pieces = _pieces(item, reach, base)
-    try:
-        while True:
-            with quarantine.hold(f"decode {item['key']} {part}"):
-                piece = next(pieces, None)
-            if piece is None:
-                break
-            yield {**piece, "part": part}
-            part += 1
-    except GivenUpError:
-        return
-    except MediumError as error:
-        yield {**base, "part": part, "error": str(error), "verdict": REJECTED}
-    except (QuarantinedError, StorageError, OSError, MemoryError) as error:
-        yield {**base, "part": part, "error": str(error), "verdict": FAILED}
-
-
-def _pieces(item: dict[str, Any], reach: Reach | None, base: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The rows of an item; the last is known as such when there is none after it."""
-    with tempfile.TemporaryDirectory() as folder:
-        local, digest = _fetched(item, folder)
-        base = {**base, "digest": digest}
-        if item["known_digest"] == digest:
-            yield {**base, **NO_PIECE, "error": "its bytes were settled before", "verdict": UNCHANGED}
-            return
-        held: dict[str, Any] | None = None
-        kind = medium_in(local)
-        for piece in kind.read(local, reach):
-            if held is not None:
-                yield {**held, "last": False}
-            held = {**base, **packed(piece), "kind": kind.name}
-        nothing = {**NO_PIECE, "kind": kind.name, "verdict": PASSED, "notes": "it holds no pictures or clips"}
-        yield held or {**base, **nothing}
-
-
-def _fetched(item: dict[str, Any], folder: str) -> tuple[Path, str]:
-    local = storage.fetch(item["uri"], folder, item.get("size"))
-    with local.open("rb") as file:
-        return local, hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class _Restorer:
@@ -231,64 +156,3 @@ class _Restorer:
             "degraded_share": float(restored.mask.mean()),
             "panel_png": panel,
         }
-
-
-def _encode(row: dict[str, Any], work: Work, quarantine: Quarantine) -> dict[str, Any]:
-    """Write what a piece of work gave; what is left is small and goes to the ledger.
-
-    A whole item in which nothing was found is copied; of one in parts that is known when all are there.
-    """
-    slim = {k: row[k] for k in ("key", "kind", "part", "last", "error", "verdict", "digest")}
-    slim |= {k: row[k] for k in ("notes", "lost")}
-    slim |= {k: row[k] for k in ("model_seconds", "degraded_share", "panel_png")}
-    slim |= {"height": 0, "width": 0, "frames": 0, "output_digest": ""}
-    if row["error"]:
-        return slim
-    piece = None if row["verdict"] == PASSED else unpacked(row)
-    if piece is not None:
-        slim |= dict(zip(("frames", "height", "width"), piece.window.pixels.shape, strict=False))
-    try:
-        with quarantine.hold(f"encode {row['key']} {row['part']}", to_the_end=True):
-            if piece is None or (medium(row["kind"]).join is None and row["degraded_share"] == 0):
-                storage.copy(row["uri"], storage.join(work.destination, row["key"]))
-                return {**slim, "output_digest": row["digest"], "verdict": PASSED}
-            return {**slim, "output_digest": _written(row, piece, work)}
-    except (QuarantinedError, StorageError, OSError, ValueError) as error:
-        return {**slim, "error": f"could not be written: {error}", "verdict": FAILED}
-
-
-def _written(row: dict[str, Any], piece: Piece, work: Work) -> str:
-    """Write the item, or a part of it that is yet to be joined; the digest of what was written."""
-    kind, data = medium(row["kind"]), b""
-    if row["degraded_share"] or not kind.copies:
-        data = kind.write(piece.state, piece.window.pixels, work.encoding)
-    whole = storage.join(work.destination, row["key"])
-    storage.write_bytes(_part(work, row["key"], int(row["part"])) if kind.join else whole, data)
-    return hashlib.sha256(data).hexdigest()
-
-
-def _part(work: Work, key: str, part: int) -> str:
-    name = hashlib.sha256(key.encode()).hexdigest()[:32]
-    return storage.join(work.staging, name, f"{part:06d}")
-
-
-@ray.remote(num_cpus=0.5, max_retries=2)
-def join(work: Work, item: dict[str, Any], parts: int, passed: bool) -> tuple[str, str, str]:
-    """Join an item's parts and write it, or copy it where it passed; its digest, or why that failed, and what
-    could not be kept."""
-    try:
-        if passed:
-            storage.copy(item["uri"], storage.join(work.destination, item["key"]))
-            return "", "", ""
-        with tempfile.TemporaryDirectory() as folder:
-            local, _ = _fetched(item, folder)
-            target = Path(folder) / f"restored{local.suffix}"
-            data = (storage.read_bytes(_part(work, item["key"], part)) for part in range(parts))
-            join = medium(item["kind"]).join
-            assert join is not None
-            notes = join(data, local, target)
-            storage.upload(target, storage.join(work.destination, item["key"]))
-            with target.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest(), "", "\n".join(notes)
-    except (MediumError, StorageError, OSError) as error:
-        return "", f"could not be joined: {error}", ""

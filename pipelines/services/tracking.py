@@ -35,11 +35,12 @@ from numpy.typing import NDArray
 
 from pipelines.services.faults import UnavailableError
 from spair_core.images import encode_png
-from spair_core.weights import ModelCard, digest
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import DatasetInput
+
+    from spair_core.weights import ModelCard
 
 # MLflow reads these when it is imported. Its retries outlast the restart of a server in the middle of a
 # run; that nothing is there at the start is found out by `_check`, in seconds.
@@ -331,7 +332,7 @@ def register_model(
     origin = origin or Origin()
     revision = _revision()
     facts = {
-        "digest": digest(data),
+        "digest": hashlib.sha256(data).hexdigest(),  # as `spair_core.weights.digest`, which needs torch
         "task": card.task,
         **revision,
         **({"data": "\n".join(f"{uri} {mark}" for uri, mark in origin.data.items())} if origin.data else {}),

@@ -4,10 +4,16 @@
 them what the network is shown beside each frame; `moved` makes footage of photographs.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from spair_core.footage.camera import CameraConfig, cut, filmed_window, moved
-from spair_core.footage.on_device import references_on, tensor_of
 from spair_core.footage.references import references
 from spair_core.footage.windows import Reach, Window, windows
+
+if TYPE_CHECKING:
+    from spair_core.footage.on_device import references_on, tensor_of
 
 __all__ = [
     "CameraConfig",
@@ -22,3 +28,12 @@ __all__ = [
     "tensor_of",
     "windows",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """What needs torch comes when it is asked for: what only reads and writes files starts without it."""
+    if name in ("references_on", "tensor_of"):
+        from spair_core.footage import on_device
+
+        return getattr(on_device, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

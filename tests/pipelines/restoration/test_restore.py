@@ -16,10 +16,10 @@ import pytest
 import torch
 
 from pipelines.media import EncodeConfig, Encoding, Piece, clips, packed, unpacked
-from pipelines.restoration import ledger, restore, stream
+from pipelines.restoration import ledger, pieces, restore, stream
 from pipelines.restoration.manifest import FAILED, IGNORED, PASSED, REJECTED, RESTORED, Manifest, Verdict
+from pipelines.restoration.pieces import Work
 from pipelines.restoration.restore import RestoreConfig
-from pipelines.restoration.stream import Work
 from pipelines.services import models, storage
 from pipelines.services.faults import TooManyLostError
 from pipelines.services.quarantine import Quarantine
@@ -122,12 +122,15 @@ def test_a_clip_gives_the_same_frames_in_runs_as_whole(tiny_config, photos, tmp_
     clip = make_clip(tmp_path / "clip.mp4", frames)
     item = {"key": "clip.mp4", "uri": str(clip), "kind": "clip", "panel": False, "known_digest": ""}
     quarantine = Quarantine()
-    rows = list(stream._decode(item, Reach(), quarantine))
+    rows = list(pieces.decode(item, Reach(), quarantine))
     actor = stream._Restorer(work(data, precision=kind), quarantine)
     restored = np.concatenate([unpacked(actor.restored(row)).window.pixels for row in rows])
 
-    pieces = list(clips.read(clip, None))
-    shown = [pair for piece in pieces for pair in zip(piece.window.pixels, piece.seconds, strict=True)]
+    shown = [
+        pair
+        for piece in clips.read(clip, None)
+        for pair in zip(piece.window.pixels, piece.seconds, strict=True)
+    ]
     (whole,) = windows(iter(shown), 1000, Reach())
     model = lowered(weights.load(data)[0], getattr(torch, kind))
     expected = inference.restore_window(model, whole).pixels
@@ -266,7 +269,7 @@ def test_what_kills_its_process_costs_only_itself(cluster, footage, photos, mlfl
     for i, name in enumerate(("good", "heavy", "poison")):
         storage.write_bytes(f"{footage}/night/{name}.png", encode_png(photos[i][:40, :60]))
     config = RestoreConfig(f"{footage}/night", f"{footage}/dry", model=f"{footage}/model", panels=0)
-    decode = stream._decode
+    decode = pieces.decode
 
     def die(*_, **__):
         os.kill(os.getpid(), signal.SIGKILL)
@@ -281,7 +284,7 @@ def test_what_kills_its_process_costs_only_itself(cluster, footage, photos, mlfl
             return die() if row["key"] == "heavy.png" else super()._restored(row)
 
     with monkeypatch.context() as patched:
-        patched.setattr(stream, "_decode", poisoned)
+        patched.setattr(stream, "decode", poisoned)
         patched.setattr(stream, "_Restorer", TooHeavy)
         summary = restore.restore(config)
     assert summary.count(FAILED) == 2
@@ -299,7 +302,7 @@ def test_a_run_that_is_stopped_keeps_what_is_done_and_gives_up_the_rest(
     for i in range(12):
         storage.write_bytes(f"{footage}/many/{i:02d}.png", encode_png(photos[i % 4][:100, :150]))
     config = RestoreConfig(f"{footage}/many", f"{footage}/done", model=f"{footage}/model", panels=1)
-    taken, take, decode = [], restore._take, stream._decode
+    taken, take, decode = [], restore._take, pieces.decode
 
     def slowly(item, reach, quarantine):
         time.sleep(0.5)
@@ -313,7 +316,7 @@ def test_a_run_that_is_stopped_keeps_what_is_done_and_gives_up_the_rest(
 
     with monkeypatch.context() as patched:
         patched.setattr(restore, "_take", stopped_after_two)
-        patched.setattr(stream, "_decode", slowly)
+        patched.setattr(stream, "decode", slowly)
         with pytest.raises(KeyboardInterrupt):
             restore.restore(config)
     done = {item.key for item in Manifest(config.destination)}
