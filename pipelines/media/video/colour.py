@@ -114,7 +114,7 @@ def is_yuv(name: str) -> bool:
 
 def is_grey(name: str) -> bool:
     """Whether it is luma alone."""
-    return name.startswith("gray")
+    return name.startswith("gray") and not name.startswith("grayf")
 
 
 def _plane(plane: Any, name: str) -> NDArray[Any]:

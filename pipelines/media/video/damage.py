@@ -72,6 +72,7 @@ class Damage:
         self.undecoded = 0
         self.bad: list[int] = []
         self.resized: tuple[int, str] | None = None
+        self.repacked: tuple[int, str] | None = None
         self._tainted = False
 
     def packet(self, packet: av.Packet, own: bool) -> None:
@@ -93,10 +94,14 @@ class Damage:
         if self.bad:
             found.append(f"{_spans(self.bad)} damaged, or built on what is")
         if self.undecoded:
-            found.append(f"{self.undecoded} frames are too damaged to be shown")
+            found.append(f"{self.undecoded} of its packets are too damaged to be shown")
         if self.resized:
             found.append(
                 "from frame {} on it has another size, {}, and is scaled to the first".format(*self.resized)
+            )
+        if self.repacked:
+            found.append(
+                "from frame {} on it has other samples ({}), made like the first".format(*self.repacked)
             )
         return tuple(found)
 
@@ -118,7 +123,7 @@ def _promised(track: Any) -> int:
     """Frames that the index has, without those that an edit list hides."""
     if not track.frames:
         return 0
-    return sum(not entry.is_discard for entry in track.index_entries)
+    return sum(not entry.is_discard and entry.size > 0 for entry in track.index_entries)
 
 
 def _spans(numbers: list[int]) -> str:

@@ -203,6 +203,9 @@ def _changed(format: ClipFormat, made: Any) -> Iterator[str]:
     codec, pixels = made.codec_context.codec.canonical_name, made.codec_context.pix_fmt.replace("yuvj", "yuv")
     if codec != format.codec:
         yield f"its video is in {codec} now, no longer in {format.codec}"
+    kept = codec in SELF_TOLD if codec == format.codec else codec in ("h264", "hevc")
+    if (format.mastering or format.light) and not kept:
+        yield "what it was mastered on is not kept"
     if depth_of(pixels) < min(depth_of(format.pixels), 10 if codec == "prores" else 16):
         yield f"its {depth_of(format.pixels)} bits became {depth_of(pixels)}"
     if _chroma(pixels) < _chroma(format.pixels):

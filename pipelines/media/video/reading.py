@@ -98,6 +98,8 @@ def _shown(
         size = size or (frame.width, frame.height)
         if (frame.width, frame.height) != size:
             damage.resized = damage.resized or (number, f"{frame.width}x{frame.height}")
+        elif _samples(frame) != format.pixels:
+            damage.repacked = damage.repacked or (number, frame.format.name)
         pixels = colours.pixels(frame, size)
         stamps.append((stamp, _length(frame, format)))
         if format.alpha:
@@ -180,7 +182,6 @@ def format_of(track: Any, frame: av.VideoFrame, suffix: str) -> ClipFormat:
     """What is to be kept of a clip, by its track and its first frame."""
     context = track.codec_context
     codec = context.codec.canonical_name
-    name = frame.format.name
     return ClipFormat(
         suffix=suffix.lower(),
         codec=codec,
@@ -188,12 +189,18 @@ def format_of(track: Any, frame: av.VideoFrame, suffix: str) -> ClipFormat:
         time_base=Fraction(track.time_base or Fraction(1, 90000)),
         rate=_rate(track),
         aspect=Fraction(track.sample_aspect_ratio or 0),
-        pixels=SAMPLES.get(name, name.replace("yuvj", "yuv")),
+        pixels=_samples(frame),
         colour=_colour(context, frame),
         tall=frame.height >= HIGH_DEFINITION,
         mastering=_mastering(frame),
         light=_light(frame),
     )
+
+
+def _samples(frame: av.VideoFrame) -> str:
+    """The pixel format, whichever way its samples are packed."""
+    name = frame.format.name.replace("yuvj", "yuv")
+    return SAMPLES.get(name, f"{name[:-2]}le" if name.endswith("be") else name)
 
 
 def _rate(track: Any) -> Fraction:

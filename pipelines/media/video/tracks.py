@@ -25,6 +25,15 @@ KINDS = {
     "attachment": "attachment",
     "video": "picture",
 }
+MARKS = (
+    Disposition.forced,
+    Disposition.hearing_impaired,
+    Disposition.visual_impaired,
+    Disposition.comment,
+    Disposition.captions,
+    Disposition.attached_pic,
+)
+"""What players choose tracks by."""
 NOT_SAID = frozenset(
     {"major_brand", "minor_version", "compatible_brands", "encoder", "duration", "alpha_mode", "rotate"}
 )
@@ -206,6 +215,9 @@ def _unlike(ours: list[Any], theirs: list[Any]) -> Iterator[str]:
             yield f"its {named(stream)} is not kept"
         for old, new in zip(before, after, strict=False):
             gone = [key for key in ("language", "title") if _of(old, key) not in ("", "und", _of(new, key))]
+            gone += [
+                str(flag.name) for flag in MARKS if flag in old.disposition and flag not in new.disposition
+            ]
             yield from (f"the {key} of its {named(old)} is not kept" for key in gone)
 
 
