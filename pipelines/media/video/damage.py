@@ -107,14 +107,13 @@ class Damage:
 
     def _cut(self, container: InputContainer, track: Any) -> Iterator[str]:
         length = (container.duration or 0) / av.time_base
-        start = (container.start_time or 0) / av.time_base
         promised = _promised(track) if "mp4" in container.format.name else 0
         clocked = any(name in container.format.name for name in CLOCKED)
         if promised and self.seen < promised:
             end = min(self.end, length * self.seen / promised)
             yield f"cut short: {end:.1f} of {length:.1f} seconds are there ({self.shown} frames)"
-        elif clocked and not promised and self.end - start < length - SLACK - 0.001 * length:
-            yield f"cut short: {self.end - start:.1f} of {length:.1f} seconds are there ({self.shown} frames)"
+        elif clocked and not promised and self.end < length - SLACK - 0.001 * length:
+            yield f"cut short: {self.end:.1f} of {length:.1f} seconds are there ({self.shown} frames)"
         elif self.unread:
             yield f"parts of the file cannot be read ({self.shown} frames are there)"
 

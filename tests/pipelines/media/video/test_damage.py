@@ -54,6 +54,22 @@ def test_a_whole_clip_is_not_called_damaged(tmp_path):
         assert [note for run in runs for note in run.notes] == []
 
 
+def test_a_clip_that_starts_late_is_not_called_cut(tmp_path):
+    whole, late = filmed(tmp_path / "whole.mkv", frames=40), tmp_path / "late.mkv"
+    with av.open(str(whole)) as clip, av.open(str(late), "w") as out:
+        copy = out.add_stream_from_template(clip.streams.video[0])
+        for packet in clip.demux(video=0):
+            if packet.size:
+                packet.pts += 5000
+                packet.dts = None if packet.dts is None else packet.dts + 5000
+                packet.stream = copy
+                out.mux(packet)
+    runs, notes = restored(late, tmp_path / "out.mkv")
+    assert notes == []
+    assert runs[0].seconds[0] == 5
+    assert video(tmp_path / "out.mkv")["times"] == video(late)["times"]
+
+
 def test_what_shows_nothing_is_rejected(tmp_path):
     source = filmed(tmp_path / "in.mkv", frames=10)
     data = source.read_bytes()
