@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -59,11 +59,11 @@ def decode(item: dict[str, Any], reach: Reach | None, quarantine: Quarantine) ->
     part = 0
     pieces = _pieces(item, reach, base)
     try:
-        while True:
+        last = False
+        while not last:
             with quarantine.hold(f"decode {item['key']} {part}"):
-                piece = next(pieces, None)
-            if piece is None:
-                break
+                piece = next(pieces)
+            last = piece["last"]
             yield {**piece, "part": part}
             part += 1
     except GivenUpError:
@@ -72,9 +72,13 @@ def decode(item: dict[str, Any], reach: Reach | None, quarantine: Quarantine) ->
         yield {**base, "part": part, "error": str(error), "verdict": REJECTED}
     except (QuarantinedError, StorageError, OSError, MemoryError) as error:
         yield {**base, "part": part, "error": str(error), "verdict": FAILED}
+    finally:
+        pieces.close()
 
 
-def _pieces(item: dict[str, Any], reach: Reach | None, base: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _pieces(
+    item: dict[str, Any], reach: Reach | None, base: dict[str, Any]
+) -> Generator[dict[str, Any], None, None]:
     """The rows of an item; the last is known as such when there is none after it."""
     with tempfile.TemporaryDirectory() as folder:
         local, digest = _fetched(item, folder)

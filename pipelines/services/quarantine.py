@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache, partial
 from typing import Any
 
 import ray
@@ -139,15 +140,50 @@ class Quarantine:
         if self.seconds is None:
             yield
             return
-        watch = threading.Timer(self.seconds, self._end_process, [owner, work])
-        watch.daemon = True
-        watch.start()
+        watch = _watch()
+        watch.begin(self.seconds, partial(self._end_process, owner, work))
         try:
             yield
         finally:
-            watch.cancel()
+            watch.end()
 
     def _end_process(self, owner: str, work: str) -> None:
         """What hangs in a decoder cannot be interrupted otherwise."""
         ray.get(self._register.too_slow.remote(owner, work))
         os._exit(1)
+
+
+class _Watch:
+    """A thread that does something where work takes too long; one for all work of a process."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._until: float | None = None
+        self._then: Callable[[], object] = bool
+        self._idle = False
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def begin(self, seconds: float, then: Callable[[], object]) -> None:
+        with self._changed:
+            self._until, self._then = time.monotonic() + seconds, then
+            if self._idle:  # else it looks again before this is over
+                self._changed.notify()
+
+    def end(self) -> None:
+        self._until = None
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                until = self._until
+                self._idle = until is None
+                self._changed.wait(None if until is None else max(0.0, until - time.monotonic()))
+                late = self._until is not None and time.monotonic() >= self._until
+                then = self._then
+            if late:
+                then()
+
+
+@cache
+def _watch() -> _Watch:
+    return _Watch()
