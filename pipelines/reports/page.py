@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import base64
 import html
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.reports import figures
+from pipelines.reports import figures, markup
+from pipelines.reports.markup import image, note, section, table
 from spair_core import images
 from spair_core.images import Picture
 from spair_core.insight.analysis import Analysis, RegionPsnr
 from spair_core.insight.probes import DIRECTIONS
 from spair_core.weights import ModelCard
 
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1200px; margin: 2em auto; padding: 0 1em }
-h1 { font-size: 1.5em }
-h2 { font-size: 1.2em; margin-top: 2.2em; border-top: 1px solid #ddd; padding-top: 1em }
-img { max-width: 100%; display: block; margin: .6em 0 } figure { margin: 0 }
-figcaption, .note { color: #666 }
-.row { display: grid; grid-template-columns: repeat(auto-fit, minmax(360px, 1fr)); gap: .8em }
-table { border-collapse: collapse; margin: .8em 0; font-variant-numeric: tabular-nums }
-th, td { padding: .15em .8em; text-align: right; border-bottom: 1px solid #eee }
-th:first-child, td:first-child { text-align: left }
+STYLE = f"""
+.hit {{ color: {figures.HIT} }} .missed {{ color: {figures.MISSED} }} .false {{ color: {figures.FALSE} }}
 """
 
 
@@ -38,9 +29,9 @@ def index(
     names = sorted({name for found in numbers.values() for name in found if not name.startswith("sfm.")})
     rows = [[picture, *(found.get(name) for name in names)] for picture, found in numbers.items()]
     links = "".join(f'<li><a href="{quote(p)}.html">{html.escape(p)}</a></li>' for p in numbers)
-    notes = [_note(f"rejected: {name}: {reason}") for name, reason in rejected]
-    table = [_table(["picture", *names], rows)] if rows else []
-    return _document(f"Analysis of {model}", f"<ul>{links}</ul>", *table, *notes)
+    notes = [note(f"rejected: {name}: {reason}") for name, reason in rejected]
+    shown = [table(["picture", *names], rows)] if rows else []
+    return _document(f"Analysis of {model}", f"<ul>{links}</ul>", *shown, *notes)
 
 
 def page(name: str, model: str, card: ModelCard, found: Analysis, on: str) -> str:
@@ -51,7 +42,7 @@ def page(name: str, model: str, card: ModelCard, found: Analysis, on: str) -> st
         about += f", cut from row {found.corner[0]} and column {found.corner[1]} on"
     return _document(
         f"{name}: what the model does",
-        _note(f"{about}."),
+        note(f"{about}."),
         *_left_out(found),
         _pictures(found),
         _mask_section(found, card),
@@ -64,57 +55,25 @@ def page(name: str, model: str, card: ModelCard, found: Analysis, on: str) -> st
 
 
 def _document(title: str, *parts: str) -> str:
-    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
-    body = "\n".join((f"<h1>{html.escape(title)}</h1>", *parts))
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n{body}\n</body></html>\n'
-
-
-def _section(title: str, says: str, *parts: str) -> str:
-    return "\n".join((f"<h2>{html.escape(title)}</h2>", f"<p>{says}</p>", *parts))
-
-
-def _image(caption: str, data: bytes, kind: str = "png") -> str:
-    source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-    caption = html.escape(caption)
-    return f'<figure><img src="{source}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
+    return markup.document(title, *parts, style=STYLE)
 
 
 def _chart(caption: str, data: bytes) -> str:
-    return _image(caption, data, "svg+xml")
+    return image(caption, data, "svg+xml")
 
 
 def _photo(caption: str, pixels: NDArray[np.uint8]) -> str:
-    return _image(caption, images.encode(Picture(pixels, "JPEG")), "jpeg")
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    lines = ["<tr>" + "".join(f"<th>{html.escape(name)}</th>" for name in head) + "</tr>"]
-    lines += [
-        "<tr>" + "".join(f"<td>{html.escape(_shown(cell))}</td>" for cell in row) + "</tr>" for row in rows
-    ]
-    return "<table>\n" + "\n".join(lines) + "\n</table>"
-
-
-def _shown(value: Any) -> str:
-    if value is None or (isinstance(value, float) and not np.isfinite(value)):
-        return "–"
-    return (
-        f"{value:.3f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
-    )
-
-
-def _note(text: str) -> str:
-    return f'<p class="note">{html.escape(text)}</p>'
+    return image(caption, images.encode(Picture(pixels, "JPEG")), "jpeg")
 
 
 def _left_out(found: Analysis) -> Iterator[str]:
     if found.truth is None:
-        yield _note(
+        yield note(
             "Neither the clean picture nor the true mask was given: the mask's scores, the error on clean "
             "pixels and PSNR are left out."
         )
     elif found.truth.clean is None:
-        yield _note("The clean picture was not given: the error on clean pixels and PSNR are left out.")
+        yield note("The clean picture was not given: the error on clean pixels and PSNR are left out.")
 
 
 def _pictures(found: Analysis) -> str:
@@ -129,25 +88,25 @@ def _mask_section(found: Analysis, card: ModelCard) -> str:
         "Net_L's logits, and the pixels whose probability exceeds "
         f"{card.network.binarize:g}: the mask that Net_R works on (paper, section 3.1)."
     )
-    parts = [_image(f"found degraded: {found.mask.mean():.1%}", figures.mask_overlay(found))]
+    parts = [image(f"found degraded: {found.mask.mean():.1%}", figures.mask_overlay(found))]
     if found.agreement is not None:
         a = found.agreement
         says = (
             f"The predicted mask against the true one, which marks {a.true_density:.1%} of the pixels "
             f"(differences over {card.mask_threshold:g} of the range, unless a mask was given). It hits what "
-            f"is {_swatch(figures.HIT, 'green')}, misses what is {_swatch(figures.MISSED, 'orange')} and "
-            f"marks what is {_swatch(figures.FALSE, 'blue')} for nothing (supplement: predicted masks beside "
+            f"is {_swatch('hit', 'green')}, misses what is {_swatch('missed', 'orange')} and "
+            f"marks what is {_swatch('false', 'blue')} for nothing (supplement: predicted masks beside "
             "the ground truth)."
         )
         head = ["precision", "recall", "IoU", "hits", "missed", "false", "calibration error"]
         row = [a.precision, a.recall, a.iou, a.hits, a.missed, a.false, a.calibration.error]
-        parts.append(_table(head, [row]))
+        parts.append(table(head, [row]))
     parts.append(_chart("pixels by logit; calibration where the truth is known", figures.localization(found)))
-    return _section("The mask", says, *parts)
+    return section("The mask", says, *parts)
 
 
-def _swatch(colour: str, name: str) -> str:
-    return f'<b style="color:{colour}">{name}</b>'
+def _swatch(kind: str, name: str) -> str:
+    return f'<b class="{kind}">{name}</b>'
 
 
 def _clean_error_section(found: Analysis) -> str:
@@ -155,17 +114,17 @@ def _clean_error_section(found: Analysis) -> str:
         return ""
     before, after = found.clean_error.means()
     if np.isnan(before):
-        return _section("Error on clean pixels", "No pixel of this picture is truly clean.")
+        return section("Error on clean pixels", "No pixel of this picture is truly clean.")
     says = (
         "What restoring does to pixels that needed none: |picture - truth|, the mean over RGB, at the truly "
         "clean pixels alone; degraded ones are blank (supplement: error maps on the clean pixels)."
     )
     rows = [["before", before], ["after", after]]
-    return _section(
+    return section(
         "Error on clean pixels",
         says,
-        _table(["", "mean error, levels of 255"], rows),
-        _image("both maps on one scale", figures.clean_error(found)),
+        table(["", "mean error, levels of 255"], rows),
+        image("both maps on one scale", figures.clean_error(found)),
     )
 
 
@@ -181,7 +140,7 @@ def _sweep_section(found: Analysis, chosen: float, on: str) -> str:
         [f"{p.threshold:.2f}", p.density, round(p.macs_per_pixel), *_decibels(p.psnr)] for p in found.sweep
     ]
     chart = _chart("density, cost and PSNR by threshold", figures.sweep(found, chosen, on))
-    return _section("The threshold", says, chart, _table(head, rows))
+    return section("The threshold", says, chart, table(head, rows))
 
 
 def _decibels(psnr: RegionPsnr | None) -> list[float | None]:
@@ -191,7 +150,7 @@ def _decibels(psnr: RegionPsnr | None) -> list[float | None]:
 def _modulation_section(found: Analysis) -> str:
     title = "Feature statistics at SFM"
     if not found.modulations:
-        return _section(
+        return section(
             title, "No SFM had both degraded and clean cells to work on, or this network has none."
         )
     says = (
@@ -210,13 +169,13 @@ def _modulation_section(found: Analysis) -> str:
         )
         cells = [f"{place.stage} 1/{place.level}", place.degraded_cells, place.clean_cells]
         rows.append([*cells, mean_before, mean_after, ratio_before, ratio_after])
-    return _section(title, says, _chart("a dot a channel", figures.modulations(found)), _table(head, rows))
+    return section(title, says, _chart("a dot a channel", figures.modulations(found)), table(head, rows))
 
 
 def _attention_section(found: Analysis) -> str:
     title = "What SNL draws on"
     if found.pixel is None or not found.attentions:
-        return _section(title, "No pixel was found degraded, or this network has no sparse non-local module.")
+        return section(title, "No pixel was found degraded, or this network has no sparse non-local module.")
     y, x = (found.pixel[axis] + found.corner[axis] for axis in (0, 1))
     says = (
         f"The pixel at row {y} and column {x} (the cross) gathers from the clean cells of its row and "
@@ -231,12 +190,12 @@ def _attention_section(found: Analysis) -> str:
             values = zip(step.blend.tolist(), step.keys.tolist(), step.focus.tolist(), strict=True)
             cells = [f"{e:+.3f}, {focus:.1f} of {keys}" for e, keys, focus in values]
             rows.append([f"1/{level.level}, step {number}", *cells])
-    return _section(
+    return section(
         title,
         says,
-        _image("weights over the picture, by step and level", figures.attention(found)),
+        image("weights over the picture, by step and level", figures.attention(found)),
         _chart("weights along the row and column at the finest level", figures.attention_lines(found)),
-        _table(["", *DIRECTIONS], rows),
+        table(["", *DIRECTIONS], rows),
     )
 
 
@@ -248,9 +207,9 @@ def _cost_section(found: Analysis) -> str:
     )
     rows = [["mean", round(float(found.cost.mean()))], ["least", round(even)]]
     rows += [["greatest", round(float(found.cost.max()))]]
-    return _section(
+    return section(
         "What every pixel costs",
         says,
-        _table(["", "multiply-accumulates a pixel"], rows),
-        _image("cost map", figures.cost(found)),
+        table(["", "multiply-accumulates a pixel"], rows),
+        image("cost map", figures.cost(found)),
     )
