@@ -2,7 +2,8 @@
 
     python jobs/restore_bulk.py --source s3://footage/raw --destination s3://footage/restored
 
-Started again, it goes on where it was and does nothing twice.
+Started again, it goes on where it was and does nothing twice. At its end it makes a page of what came of it,
+DESTINATION/_spair/report.html.
 """
 
 from __future__ import annotations
@@ -10,16 +11,24 @@ from __future__ import annotations
 import sys
 
 from jobs.entry import TOO_MANY_BAD, run
+from pipelines.reports import night
+from pipelines.reports.night import ReportConfig
 from pipelines.restoration.manifest import Manifest
 from pipelines.restoration.restore import RestoreConfig, forecast, orphans, restore
+from pipelines.services.faults import TooManyLostError
 
 
 def main(config: RestoreConfig) -> int:
     """Restore; 4 where a larger share than `max_lost_share` was lost, or some items failed."""
     if config.dry_run:
         return _tell(config)
-    summary = restore(config)
+    try:
+        summary = restore(config)
+    except TooManyLostError:
+        _report(config)  # which says what was lost, and why
+        raise
     print(summary)
+    _report(config)
     failed = summary.count("failed")
     if summary.lost_share > config.max_lost_share:
         print(
@@ -31,6 +40,15 @@ def main(config: RestoreConfig) -> int:
     if failed:
         print(f"error: {failed} items failed; start the job again to retry them", file=sys.stderr)
     return TOO_MANY_BAD if failed else 0
+
+
+def _report(config: RestoreConfig) -> None:
+    """The page of what is at the destination now. Without one the work is as good."""
+    try:
+        print(f"report: {night.report(ReportConfig(config.destination, experiment=config.experiment))}")
+    except Exception as error:  # noqa: BLE001 (whatever is wrong with a page, the restoration has ended)
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        print(f"no report was made: {said}", file=sys.stderr)
 
 
 def _tell(config: RestoreConfig) -> int:

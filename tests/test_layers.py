@@ -33,7 +33,12 @@ ROOMS: dict[str, set[str]] = {
     "pipelines.training": {"pipelines.services", "pipelines.data"},
     "pipelines.restoration": {"pipelines.services", "pipelines.media"},
     "pipelines.judging": {"pipelines.services", "pipelines.media", "pipelines.data"},
-    "pipelines.reports": {"pipelines.services", "pipelines.data"},
+    "pipelines.reports": {
+        "pipelines.services",
+        "pipelines.media",
+        "pipelines.data",
+        "pipelines.restoration",
+    },
     "pipelines.benchmark": {
         "pipelines.services",
         "pipelines.media",

@@ -1,3 +1,3 @@
-"""Pages for people: what a model does with a picture, with its charts and maps, in one HTML file."""
+"""Pages for people, each one HTML file: what a model does with a picture, and what came of a night."""
 
-__all__ = ["report"]
+__all__ = ["night", "report"]

@@ -343,6 +343,22 @@ def exists(uri: str) -> bool:
     return bool(_persistently(uri, lambda: filesystem.exists(path)))
 
 
+def size_of(uri: str) -> int:
+    """Bytes of one object. Raises StorageError."""
+    filesystem, path = resolve(uri)
+    return int(_persistently(uri, lambda: filesystem.info(path))["size"] or 0)
+
+
+def folders_in(uri: str) -> list[str]:
+    """Names of the folders right below a location, sorted; none where nothing is. Raises StorageError."""
+    filesystem, path = resolve(uri)
+    if not exists(uri):
+        return []
+    found = _persistently(uri, lambda: filesystem.ls(path, detail=True))
+    names = {posixpath.basename(entry["name"].rstrip("/")) for entry in found if entry["type"] == "directory"}
+    return sorted(names - {"", posixpath.basename(path.rstrip("/"))})
+
+
 def delete(uri: str) -> None:
     """Remove an object, or all below a prefix; nothing there is no error. Raises StorageError."""
     filesystem, path = resolve(uri)

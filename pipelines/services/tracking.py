@@ -257,9 +257,27 @@ def run(experiment: str, name: str) -> Iterator[Run]:
     started.end("FINISHED")
 
 
+def latest_run(experiment: str, name: str) -> Run | None:
+    """The last one that `run` started under this name, ended or not. Raises TrackingError."""
+    store, address = client(), store_uri()
+    with explained(address):
+        held = store.get_experiment_by_name(experiment)
+        found = held and store.search_runs(
+            [held.experiment_id],
+            f"tags.`{RUN_TAG}` = '{_mark(name)}'",
+            order_by=["attributes.start_time DESC"],
+            max_results=1,
+        )
+    return Run(address, found[0].info.run_id) if found else None
+
+
+def _mark(name: str) -> str:
+    """A name may hold quotes, which MLflow's filters cannot; its digest never does."""
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
 def _start(experiment: str, name: str) -> Run:
-    # A name may hold quotes, which MLflow's filters cannot; its digest never does.
-    mark = hashlib.sha256(name.encode()).hexdigest()
+    mark = _mark(name)
     store, address = client(), store_uri()
     with explained(address):
         number = _experiment(store, experiment, address)
