@@ -172,7 +172,7 @@ def test_secrets_are_named_and_never_there():
     looks = re.compile(
         r"AKIA[0-9A-Z]{12,}|-----BEGIN|ghp_\w{20,}|xox[bp]-|eyJ[\w-]{20,}\.|"
         r"://[^/\s:@]+:[^$/\s@{][^/\s@]*@|"
-        r"(?i:(?:password|passwd|secret_?(?:access_?)?key|auth_?token)\w*[\"']?\s*[:=]\s*[\"']?[A-Za-z0-9+/]{8,})"
+        r"(?i:(?:password|passwd|secret_?(?:access_?)?key|auth_?token)\w*[\"']?\s*[:=]\s*[\"']?[A-Za-z0-9+][A-Za-z0-9+/]{7,})"
     )
     for bad in (
         "postgresql://mlflow:hunter22@db",
