@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -62,6 +63,8 @@ NO_ANSWER = "API request to"
 """Begins what MLflow says after it has asked a server in vain."""
 GATEWAYS = (502, 503, 504)
 """What is answered in place of a server that does not."""
+LOGIN = re.compile(r"(?<=://)[^/@\s]*@")
+"""Name and password in an address, which are nobody's to read."""
 PROJECT = Path(__file__).resolve().parents[2]
 MODEL_NEEDS = ("mlflow", "numpy", "pandas", "pillow", "safetensors", "torch")
 
@@ -173,10 +176,11 @@ def explained(store: str | None = None) -> Iterator[None]:
         lines = str(error).strip().splitlines() or [repr(error)]
         silent = isinstance(error, requests.RequestException) or NO_ANSWER in lines[0]
         reason = "no server answers" if silent else lines[0]
-        raise (TrackingUnavailableError if silent else TrackingError)(
+        told = (
             f"MLflow at {store or store_uri()}: {reason}; check MLFLOW_TRACKING_URI (http://HOST:PORT of a "
             "server that runs, or sqlite:////PATH/mlflow.db, which only this machine sees)"
-        ) from error
+        )
+        raise (TrackingUnavailableError if silent else TrackingError)(LOGIN.sub("", told)) from error
 
 
 @dataclass(frozen=True)
