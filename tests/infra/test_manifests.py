@@ -98,6 +98,8 @@ def test_workers_come_from_zero_and_a_cluster_goes_with_its_job(folder, job):
         assert worker["nodeSelector"]
         tolerated = {toleration["key"] for toleration in worker["tolerations"]}
         assert {"nvidia.com/gpu", "spair/spot", "cloud.google.com/gke-spot"} <= tolerated
+        asked = worker["containers"][0]["resources"]["requests"]
+        assert group["rayStartParams"]["num-cpus"] == asked["cpu"]
     assert cluster["rayVersion"] == LOCK["ray"]
 
 
@@ -150,6 +152,7 @@ def test_what_the_night_is_made_of_waits_in_the_cluster():
 @pods
 def test_a_container_is_pinned_bounded_and_without_privileges(folder, pod):
     assert pod["securityContext"]["runAsNonRoot"]
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     for container in pod["containers"]:
         name, _, tag = container["image"].partition(":")
         assert re.fullmatch(r"v?\d+\.\d+[\w.-]*", tag), container["image"]
@@ -159,6 +162,70 @@ def test_a_container_is_pinned_bounded_and_without_privileges(folder, pod):
         assert "memory" in container["resources"]["limits"]
         assert container["securityContext"]["allowPrivilegeEscalation"] is False
         assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+
+
+SERVERS = manifests.of_kind("Deployment") + manifests.of_kind("StatefulSet")
+
+
+@pytest.mark.parametrize(
+    "server", [found for _, found in SERVERS], ids=lambda found: found["metadata"]["name"]
+)
+def test_a_server_is_found_by_its_service_and_asked_how_it_is(server):
+    labels = server["spec"]["template"]["metadata"]["labels"]
+    (container,) = server["spec"]["template"]["spec"]["containers"]
+    assert {"startupProbe", "readinessProbe", "livenessProbe"} <= container.keys()
+    (service,) = (
+        s for _, s in manifests.of_kind("Service") if s["metadata"]["name"] == server["metadata"]["name"]
+    )
+    assert service["spec"]["selector"].items() <= labels.items()
+    assert {port["port"] for port in service["spec"]["ports"]} == {
+        p["containerPort"] for p in container["ports"]
+    }
+    policies = [found for _, found in manifests.of_kind("NetworkPolicy")]
+    (policy,) = (p for p in policies if p["spec"]["podSelector"].get("matchLabels") == labels)
+    (allowed,) = policy["spec"]["ingress"]
+    assert {port["port"] for port in allowed["ports"]} == {p["containerPort"] for p in container["ports"]}
+
+
+def test_the_mlflow_server_is_the_clients_version_and_takes_its_flags():
+    from mlflow.cli import server as command
+
+    (deployment,) = (found for _, found in manifests.of_kind("Deployment"))
+    (container,) = next(manifests.pods(deployment))["containers"]
+    assert container["image"] == f"spair-mlflow:{LOCK['mlflow']}"
+    program, verb, *flags = container["command"] + container["args"]
+    assert (program, verb) == ("mlflow", "server")
+    given = command.make_context("server", flags).params
+    assert given["port"] == 5000
+    ((_, told),) = (each for each in manifests.of_kind("ConfigMap") if each[1]["metadata"]["name"] == "spair")
+    address = told["data"]["MLFLOW_TRACKING_URI"].removeprefix("http://")
+    assert address in given["allowed_hosts"].split(",")  # others are refused
+    assert "@" in given["backend_store_uri"]
+    assert ":" not in given["backend_store_uri"].partition("://")[2].partition("@")[0]  # no password
+
+
+def test_jobs_reach_what_they_are_told_of_and_only_a_few_reach_them():
+    ((_, policy),) = (each for each in manifests.of_kind("NetworkPolicy") if each[0] == "kuberay/namespace")
+    assert set(policy["spec"]["policyTypes"]) == {"Ingress", "Egress"}
+    assert policy["spec"]["podSelector"] == {}
+    to = {port["port"] for rule in policy["spec"]["egress"] for port in rule.get("ports", ())}
+    assert to == {53, 443, 5000, 6443}
+    assert all("from" in rule for rule in policy["spec"]["ingress"])
+    for _, pod in ((folder, found) for folder, found in BUILT if found["kind"] in ("RayJob", "CronJob")):
+        for template in templates(pod):
+            assert template["metadata"]["labels"]["app.kubernetes.io/part-of"] == "spair"
+
+
+def templates(manifest):
+    """Everything in a manifest that makes pods."""
+    if isinstance(manifest, dict):
+        if "containers" in manifest.get("spec", {}):
+            yield manifest
+        for value in manifest.values():
+            yield from templates(value)
+    elif isinstance(manifest, list):
+        for value in manifest:
+            yield from templates(value)
 
 
 def test_only_what_asks_the_kubernetes_api_has_a_token_for_it():
