@@ -58,6 +58,8 @@ class Night:
         counts = {str(name): int(count) for name, count in values["counts"].items()}
         names = ("frames", "megapixels", "degraded_share", "model_seconds", "seconds")
         numbers = {name: None if values.get(name) is None else float(values[name]) for name in names}
+        if not all(0 <= number < float("inf") for number in (*counts.values(), *numbers.values()) if number):
+            raise ValueError("a number that cannot be")
         frames = None if numbers["frames"] is None else int(numbers["frames"])
         return Night(destination, counts, **{**numbers, "frames": frames})  # type: ignore[arg-type]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ from spair_core.masks import THRESHOLD
 
 STYLE = Path(__file__).with_name("night.css").read_text()
 SCRIPT = Path(__file__).with_name("night.js").read_text()
+BRIEF = 600
+"""Seconds below which times are told to the second."""
 BARS = 120
 """Of the timeline, at most."""
 FOLDERS = 300
@@ -52,7 +55,9 @@ def _summary(night: Night, tally: Tally) -> str:
     counts = tally.counts
     said = f"{tally.done:,} of {tally.total - counts['ignored']:,} items are done"
     lost = f"{tally.lost:,} could not be restored" if tally.lost else "none was lost"
-    when = f"{_clock(night.first)} to {_clock(night.last)} UTC" if night.first else "not dated"
+    brief = (night.seconds or 0) < BRIEF
+    ends = [_clock(end, seconds=brief) for end in (night.first, night.last)]
+    when = f"{ends[0]} to {ends[1]} UTC" if night.first else "not dated"
     bar, x = [], 0.0
     for name in VERDICTS:
         width = 1000 * counts[name] / tally.total
@@ -131,9 +136,11 @@ def _bars(
             parts += [f'<rect class="{kind}" {box}/>'] if share else []
         if parts:
             said = ", ".join(f"{count:,} {kind}" for kind, count in held.items.items())
-            told = f"{_clock(moment(start + place * width))}: {said}; {held.frames:,} frames"
+            told = (
+                f"{_clock(moment(start + place * width), seconds=width < 60)}: {said}; {held.frames:,} frames"
+            )
             drawn.append(f"<g><title>{text(told)}</title>{''.join(parts)}</g>")
-    ends = [_clock(moment(start + k * width)) for k in (0, len(bars))]
+    ends = [_clock(moment(start + k * width), seconds=width < 60) for k in (0, len(bars))]
     said = text(f"{name}, {ends[0]} to {ends[1]} UTC; at most {_amount(top)}")
     return (
         f'<figure class="chart"><figcaption>{text(name)} <span>up to {_amount(top)}</span></figcaption>'
@@ -339,12 +346,12 @@ def _choice(name: str, options: Iterable[str]) -> str:
     return f'<label>{name} <select name="{name}"><option value="">all</option>{inside}</select></label>'
 
 
-def _clock(moment: str) -> str:
-    return moment[:16].replace("T", " ")
+def _clock(when: str, *, seconds: bool = False) -> str:
+    return when[: 19 if seconds else 16].replace("T", " ")
 
 
 def _percent(share: float | None) -> str:
-    if share is None:
+    if share is None or not math.isfinite(share):
         return "–"
     return f"{share:.1%}" if share == 0 or share >= 0.001 else "<0.1%"
 

@@ -198,6 +198,17 @@ def test_neighbours_that_may_not_be_listed(tmp_path, monkeypatch):
     assert f"its neighbours cannot be listed: {tmp_path}: may not" in page
 
 
+@pytest.mark.parametrize(
+    "kept", ["[1]", "{}", "nonsense", '{"counts": 3}', '{"counts": {"restored": 1}, "frames": NaN}']
+)
+def test_numbers_that_are_none_are_told(tmp_path, kept):
+    storage.write_bytes(f"{tmp_path}/_spair/report.json", kept.encode())
+    (one,) = history.earlier("/nowhere", [str(tmp_path)])
+    assert re.fullmatch(
+        r".*/_spair/report.json: is damaged \(.+\); make that night's report again", one.trouble
+    )
+
+
 @pytest.mark.parametrize("destination", ["/", "2026-11-20", "s3://2026-11-20", "/2026-11-20", "/data/dry"])
 def test_places_without_neighbours(destination, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

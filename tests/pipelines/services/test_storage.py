@@ -26,6 +26,14 @@ def test_objects_come_back_and_are_listed_by_name(prefix):
         assert file.read(1) == b"d"
 
 
+def test_folders_are_named_without_what_is_in_them(prefix):
+    for key in ("b/x", "a/c/y", "file"):
+        storage.write_bytes(f"{prefix}/{key}", b"xyz")
+    assert storage.folders_in(prefix) == storage.folders_in(f"{prefix}/") == ["a", "b"]
+    assert storage.folders_in(f"{prefix}/b") == storage.folders_in(f"{prefix}/nowhere") == []
+    assert storage.size_of(f"{prefix}/b/x") == 3
+
+
 def test_identity_follows_the_content(prefix):
     uri = storage.join(prefix, "x")
     storage.write_bytes(uri, b"one")

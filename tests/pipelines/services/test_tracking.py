@@ -69,6 +69,16 @@ def test_any_name_can_be_resumed(mlflow_store, name):
     assert [(run.info.run_id, run.info.status) for run in runs_of("nights")] == [(second.run_id, "FINISHED")]
 
 
+def test_the_latest_run_of_a_name_is_found(mlflow_store):
+    assert tracking.latest_run("nights", "s3://it's") is None
+    runs = []
+    for name in ("s3://it's", "s3://it's", "s3://other"):
+        with tracking.run("nights", name) as run:
+            runs.append(run)
+    assert tracking.latest_run("nights", "s3://it's") == runs[1]
+    assert tracking.latest_run("nights", "s3://nobody") is None
+
+
 def test_runs_of_other_names_are_left_alone(mlflow_store):
     def fails():
         with tracking.run("nights", "a"):
