@@ -47,7 +47,8 @@ def sc_block(
     _check_shape("out_bias", out_bias, (out_weight.shape[0],), rows)
     tables = (index.active, index.neighbours, index.bands, list(index.shape))
     with _as_they_are(rows):
-        return _sc_block(rows, *tables, list(weights), list(biases), out_weight, out_bias)[0]
+        operator = _shortest(_sc_block, _sc_block_itself)
+        return operator(rows, *tables, list(weights), list(biases), out_weight, out_bias)[0]
 
 
 def snl_step(queries: Tensor, keys: Tensor, blend: Tensor, index: ActiveIndex, scale: float) -> Tensor:
@@ -65,7 +66,7 @@ def snl_step(queries: Tensor, keys: Tensor, blend: Tensor, index: ActiveIndex, s
     if index.lines is None:
         raise ValueError("the index has no line tables: build it with build_index(mask, non_local=True)")
     with _as_they_are(queries):
-        return _snl_step(queries, keys, blend, list(index.lines), scale)
+        return _shortest(_snl_step, _snl_step_itself)(queries, keys, blend, list(index.lines), scale)
 
 
 def sfm(features: Tensor, mask: Tensor, *, eps: float, max_ratio: float, fade: float) -> Tensor:
@@ -91,7 +92,15 @@ def sfm(features: Tensor, mask: Tensor, *, eps: float, max_ratio: float, fade: f
             f"eps {eps} must be positive, max_ratio {max_ratio} at least 1, fade {fade} not negative"
         )
     with _as_they_are(features):
-        return _sfm(features, mask, eps, min(max_ratio, 1e30), fade)[0]
+        return _shortest(_sfm, _sfm_itself)(features, mask, eps, min(max_ratio, 1e30), fade)[0]
+
+
+def _shortest(operator: Any, itself: Any) -> Any:
+    """In inference what an operator does is called as it is: on torch's way to it the compiler is imported,
+    which takes a second of a process that may have one picture to restore."""
+    if torch.compiler.is_compiling() or not torch.is_inference_mode_enabled():
+        return operator
+    return itself
 
 
 def _as_they_are(tensor: Tensor) -> torch.autocast:
@@ -124,8 +133,7 @@ def _check_shape(name: str, value: Tensor, shape: tuple[int, ...], like: Tensor)
         )
 
 
-@torch.library.custom_op("spair::sc_block", mutates_args=())
-def _sc_block(
+def _sc_block_itself(
     rows: Tensor,
     active: Tensor,
     neighbours: Tensor,
@@ -155,6 +163,9 @@ def _snl_form(queries: Tensor) -> ModuleType:
 
 def _sfm_form(features: Tensor) -> ModuleType:
     return cuda.sfm if features.is_cuda and cuda.device.serves("SFM", features, {}) else cpu.sfm
+
+
+_sc_block = torch.library.custom_op("spair::sc_block", mutates_args=())(_sc_block_itself)
 
 
 @_sc_block.register_fake
@@ -229,10 +240,14 @@ def _sc_backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Any, ...]:
 _sc_block.register_autograd(_sc_backward, setup_context=_sc_setup)
 
 
-@torch.library.custom_op("spair::snl_step", mutates_args=())
-def _snl_step(queries: Tensor, keys: Tensor, blend: Tensor, lines: Sequence[Tensor], scale: float) -> Tensor:
+def _snl_step_itself(
+    queries: Tensor, keys: Tensor, blend: Tensor, lines: Sequence[Tensor], scale: float
+) -> Tensor:
     out: Tensor = _snl_form(queries).snl_step(queries, keys, blend, LineTables(*lines), scale)
     return out
+
+
+_snl_step = torch.library.custom_op("spair::snl_step", mutates_args=())(_snl_step_itself)
 
 
 @_snl_step.register_fake
@@ -271,10 +286,14 @@ def _snl_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
 _snl_step.register_autograd(_snl_backward, setup_context=_snl_setup)
 
 
-@torch.library.custom_op("spair::sfm", mutates_args=())
-def _sfm(features: Tensor, mask: Tensor, eps: float, max_ratio: float, fade: float) -> tuple[Tensor, Tensor]:
+def _sfm_itself(
+    features: Tensor, mask: Tensor, eps: float, max_ratio: float, fade: float
+) -> tuple[Tensor, Tensor]:
     out, statistics = _sfm_form(features).sfm(features, mask, eps, max_ratio, fade)
     return out.contiguous(memory_format=torch.channels_last), statistics
+
+
+_sfm = torch.library.custom_op("spair::sfm", mutates_args=())(_sfm_itself)
 
 
 @_sfm.register_fake
