@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, TypeVar
 
 import tyro
 
@@ -29,20 +29,25 @@ CODES: tuple[tuple[type[Exception], int], ...] = (
 )
 """The code of an error, by the first kind that fits. Any other is a fault of the program's own."""
 
+OPTIONS = (tyro.conf.OmitArgPrefixes,)
+"""How tyro makes flags of configurations."""
+
 EXITS = """Exits with 0: done, 1: failed, 2: wrong flags, 3: nothing to do, 4: too many items rejected or \
 failed, 5: another job holds the destination, 75: a service does not answer, try again later, \
 130 or 143: interrupted."""
 
 
-def run(job: Callable[[Config], object], config: type[Config] | Config, description: str) -> None:
-    """Parse the flags of `config` (a dataclass, or an instance whose values are the defaults), run `job`.
+def run(job: Callable[[Config], object], config: type[Config] | Config, description: str) -> NoReturn:
+    """Parse this process's flags as those of `config`, run `job`, and exit as `end_with` does."""
+    end_with(lambda: job(parsed(config, description)))
 
-    Exits with the number that `job` returns (0 where it returns something else); after an error that its
-    caller can mend, or a signal, with a line that says so and the code of EXITS.
-    """
+
+def end_with(work: Callable[[], object]) -> NoReturn:
+    """Do some work and exit with the number that it gives (0 where it gives something else); after an error
+    that its caller can mend, or a signal, with a line that says so and the code of EXITS."""
     with faults.stopping() as received:
         try:
-            outcome = job(_parsed(config, description))
+            outcome = work()
         except tuple(kind for kind, _ in CODES) as error:
             print(f"error: {_told(error)}", file=sys.stderr)
             sys.exit(next(code for kind, code in CODES if isinstance(error, kind)))
@@ -60,8 +65,18 @@ def _told(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-def _parsed(config: type[Config] | Config, description: str) -> Config:
-    options, told = (tyro.conf.OmitArgPrefixes,), f"{description.rstrip()}\n\n{EXITS}"
-    if isinstance(config, type):
-        return tyro.cli(config, description=told, config=options)
-    return tyro.cli(type(config), default=config, description=told, config=options)
+def parsed(
+    config: type[Config] | Config,
+    description: str,
+    *,
+    program: str | None = None,
+    flags: Sequence[str] | None = None,
+) -> Config:
+    """What flags (this process's own) make of a dataclass, or of an instance whose values are the defaults.
+
+    After --help and wrong flags it exits.
+    """
+    told = f"{description.rstrip()}\n\n{EXITS}"
+    default: dict[str, Any] = {} if isinstance(config, type) else {"default": config}
+    kind = config if isinstance(config, type) else type(config)
+    return tyro.cli(kind, prog=program, args=flags, description=told, config=OPTIONS, **default)

@@ -1,3 +1,6 @@
-"""Bulk restoration: a prefix of pictures and clips in, the same restored out, one verdict an item."""
+"""Restoration: pictures and clips in, the same restored out, one verdict an item.
 
-__all__ = ["manifest", "plan", "restore"]
+`restore` does it in bulk, on a cluster, with a manifest; `local` a file at a time, in this process.
+"""
+
+__all__ = ["local", "manifest", "named", "plan", "restore", "settings"]

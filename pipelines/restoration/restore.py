@@ -20,19 +20,18 @@ from typing import Any, Literal
 import ray
 import torch
 
-from pipelines.media import EncodeConfig, Encoding
 from pipelines.restoration import stream
 from pipelines.restoration.lease import Lease
 from pipelines.restoration.ledger import Accounts, Ledger, Summary, by_chance
 from pipelines.restoration.manifest import DONE, IGNORED, OTHER, Manifest, Verdict
 from pipelines.restoration.pieces import GIVEN_UP, UNCHANGED, Work, join
 from pipelines.restoration.plan import Forecast, Planned, Selection, Terms, beside, plan
+from pipelines.restoration.settings import Settings
 from pipelines.restoration.stream import Stream
 from pipelines.services import cluster, models, storage, tracking
 from pipelines.services.models import ResolvedModel
 from pipelines.services.storage import StoredObject
-from spair_core import inference
-from spair_core.precision import Chosen, Precision, chosen
+from spair_core.precision import Chosen, chosen
 
 FIRST_WINDOW_SECONDS = 3.0
 """For which the source is listed before work begins on what was found."""
@@ -45,31 +44,23 @@ SPARE = 3
 
 
 @dataclass(frozen=True)
-class RestoreConfig:
-    """What to restore, with what, and where to."""
+class Route:
+    """From where to where; a class of its own so that --help begins with it."""
 
     source: str
     """Folder or prefix of pictures and clips, such as s3://dashcams/2026-11-20."""
     destination: str
     """Where the restored ones go, under the same names."""
-    model: str = "footage-light"
-    """A file, a URI, models:/spair-rain@champion, or the name of shipped weights."""
+
+
+@dataclass(frozen=True)
+class RestoreConfig(Settings, Route):
+    """What to restore, with what, and where to."""
+
     actors: int | Literal["auto"] = "auto"
     """Processes that hold the model; auto is one a CPU of the cluster, or as many as its GPUs hold."""
     num_gpus: float = 0.0
     """GPUs of each of them (a fraction shares one); 0 computes on CPUs."""
-    precision: Precision = "auto"
-    """Of the networks' weights and products. auto is bfloat16 where the actors' processors (as this one's) or
-    GPUs have it, which is faster, and float32 elsewhere. What was restored in another is restored again."""
-    tile: int = inference.TILE
-    """Larger pictures are restored in overlapping tiles with sides of so many pixels."""
-    quality: int | None = None
-    """Quality of restored JPEG, WebP, AVIF and HEIC pictures, 1 to 100; by default a JPEG's own tables, and
-    what gives the others about the size that they had."""
-    encode: EncodeConfig = field(default_factory=EncodeConfig)
-    min_degraded: float = inference.MIN_DEGRADED
-    """A picture or frame of which a smaller share is degraded is left alone; an item that has none to restore
-    is copied byte for byte, with the verdict passed."""
     selection: Selection = field(default_factory=Selection)
     dry_run: bool = False
     """Only say what would be done."""
@@ -89,16 +80,11 @@ class RestoreConfig:
     """MLflow experiment."""
 
     def __post_init__(self) -> None:
-        if self.tile < 2 * inference.OVERLAP:
-            raise ValueError(f"tile must be at least {2 * inference.OVERLAP} pixels, not {self.tile}")
-        if (self.quality is not None and not 1 <= self.quality <= 100) or (
-            self.actors != "auto" and self.actors < 1
-        ):
-            raise ValueError("quality is a number from 1 to 100, actors at least 1")
+        super().__post_init__()
+        if self.actors != "auto" and self.actors < 1:
+            raise ValueError("actors is a number, at least 1, or auto")
         if self.wait_minutes < 0 or self.piece_minutes <= 0:
             raise ValueError("wait_minutes is a time, piece_minutes one above 0")
-        if not 0 <= self.min_degraded <= 1:
-            raise ValueError(f"min_degraded is a share, from 0 to 1, not {self.min_degraded}")
 
     @property
     def options(self) -> str:
@@ -271,7 +257,7 @@ def _work(config: RestoreConfig, model: ResolvedModel) -> Work:
         precision,
         config.tile,
         config.min_degraded,
-        Encoding(config.quality, config.encode),
+        config.encoding,
         config.actors,
         config.num_gpus,
         60 * config.piece_minutes,

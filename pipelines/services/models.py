@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import ray
 import torch
 
 from pipelines.services import storage, tracking
@@ -65,6 +64,8 @@ def load_here(data: bytes) -> Spair:
 
     Without one, the worker keeps the memory that it frees. Raises WeightsError.
     """
+    import ray  # takes a third of a second, for which what restores without a cluster need not wait
+
     model = weights.load(data)[0]
     if torch.cuda.is_available() and ray.get_gpu_ids():
         return model.to("cuda")
