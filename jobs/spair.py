@@ -10,10 +10,13 @@ import importlib
 import os
 import re
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated, Any, NoReturn, Union
 
 import tyro
@@ -271,11 +274,28 @@ def _complete(words: Sequence[str]) -> object:
     kinds["train"] = Annotated[
         _one_of(_flags(name, command()) for name, command in TRAININGS.items()), tyro.conf.subcommand("train")
     ]
-    return tyro.cli(
-        _one_of(kinds.values()),
-        prog="spair",
-        args=["--tyro-print-completion", words[0]],
-        config=(*entry.OPTIONS, tyro.conf.OmitSubcommandPrefixes),
+    options = (*entry.OPTIONS, tyro.conf.OmitSubcommandPrefixes)
+    with tempfile.TemporaryDirectory() as folder:
+        script = Path(folder) / "script"
+        with suppress(SystemExit):  # so it ends when it is done
+            flags = ["--tyro-write-completion", words[0], str(script)]
+            tyro.cli(_one_of(kinds.values()), prog="spair", args=flags, config=options)
+        return _print(_with_files(script.read_text()))
+
+
+def _with_files(script: str) -> str:
+    """tyro's script, which then also completes names of files where no flag or command fits, and takes what
+    is told of a flag for one line."""
+    lines = (
+        line.replace("\\n", " ") if line.startswith("COMPLETION_SPEC = ") else line
+        for line in script.splitlines()
+    )
+    script = "\n".join(lines)
+    script = script.replace("complete -F ", "complete -o default -F ").replace(
+        "complete --no-files", "complete"
+    )
+    return script.replace(
+        '    matches+=("$completion")', '    [ -n "$completion" ] && matches+=("$completion")'
     )
 
 

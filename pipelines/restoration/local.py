@@ -8,7 +8,7 @@ The parts of a file wait on disk until all are there, so memory holds one piece,
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +34,8 @@ from spair_core.panels import before_after
 from spair_core.precision import chosen, type_of
 
 Device = Literal["auto", "cpu", "cuda"]
+COMPARED = ("picture", "clip")
+"""The kinds of which before and after can be put side by side."""
 Told = Callable[[int, float], None]
 """Is told after each piece how many frames of the file are done, and the time of the last, in seconds."""
 
@@ -59,7 +61,7 @@ class Targets:
 
     restored: str
     comparison: str | None = None
-    """Before and after, side by side, of pictures and clips; of others there is none."""
+    """Before and after, side by side, of single pictures and of clips; of others there is none."""
 
 
 class FailedError(RuntimeError):
@@ -115,6 +117,15 @@ def seconds_of(path: Path) -> float | None:
         return None
 
 
+def _turns(path: Path) -> int:
+    """Quarters counterclockwise by which players turn a clip."""
+    try:
+        with av.open(str(path), metadata_errors="replace") as container:
+            return round(next(container.decode(video=0)).rotation / 90)
+    except (FFmpegError, ValueError, IndexError, StopIteration):
+        return 0  # reading it tells why
+
+
 def _device(device: Device) -> torch.device:
     there = torch.cuda.is_available()
     if device == "cuda" and not there:
@@ -137,8 +148,11 @@ class _File:
         self.local, self.source, self.targets, self.folder = local, source, targets, folder
         self.kind = medium_in(source)
         self.parts, self.compared = _Parts(folder / "parts"), _Parts(folder / "compared")
-        self.comparing = targets.comparison is not None and _can_be_compared(self.kind)
+        self.comparing = targets.comparison is not None and self.kind.name in COMPARED
+        self.turns = _turns(source) if self.comparing and self.kind.name == "clip" else 0
         self.notes: dict[str, None] = {}  # each sentence once, in order
+        if targets.comparison is not None and not self.comparing:
+            self.notes["no comparison was written: there is one of single pictures and of clips"] = None
         self.lost: dict[str, None] = {}
         self.frames, self.degraded = 0, 0.0
 
@@ -149,16 +163,16 @@ class _File:
             told(self.frames, piece.seconds[-1])
         if not self.frames:
             self.notes["it holds no pictures or clips"] = None
-        compared = self.comparing and self.frames > 0
         if self.degraded:
-            self._join(self.parts, self.targets.restored)
+            self.lost |= dict.fromkeys(self._join(self.parts, self.targets.restored))
         else:
             storage.upload(self.source, self.targets.restored)
-        if compared:
-            self._join(self.compared, self.targets.comparison or "")
+        if self.comparing and self.frames:
+            self._compare(lambda: self._join(self.compared, self.targets.comparison or ""))
         notes = (*self.notes, *(self.lost if self.degraded else ()))
         share = self.degraded / max(self.frames, 1)
-        return Outcome(RESTORED if self.degraded else PASSED, "", notes, self.frames, share, compared)
+        verdict = RESTORED if self.degraded else PASSED
+        return Outcome(verdict, "", notes, self.frames, share, self.comparing)
 
     def _take(self, piece: Piece, restored: Restored) -> None:
         self.notes |= dict.fromkeys(piece.notes)
@@ -169,27 +183,43 @@ class _File:
         with _failing("could not be written"):
             needed = found or (self.kind.join is not None and not self.kind.copies)
             self.parts.add(self.kind.write(piece.state, restored.pixels, encoding) if needed else b"")
-            if self.comparing:
-                self.compared.add(self._beside(piece, restored))
+        if self.comparing:
+            self._compare(lambda: self.compared.add(self._beside(piece, restored)))
+
+    def _compare(self, step: Callable[[], object]) -> None:
+        """What goes wrong with a comparison (twice the width may be too much) is a note."""
+        try:
+            step()
+        except (OSError, ValueError, RuntimeError) as error:
+            self.comparing = False
+            self.notes[f"no comparison was written: {error}"] = None
 
     def _beside(self, piece: Piece, restored: Restored) -> bytes:
         """The part of the comparison: frames of twice the width, with captions above."""
         own = piece.window.pixels[piece.window.own.start : piece.window.own.stop]
-        pairs = zip(map(images.eight_bit, own), map(images.eight_bit, restored.pixels), strict=True)
-        pixels = np.stack([before_after(*pair, max_width=2 * own.shape[2]) for pair in pairs])
+        pixels = np.stack([self._pair(*pair) for pair in zip(own, restored.pixels, strict=True)])
         if self.kind.join is not None:
             return self.kind.write(piece.state, pixels, self.local.settings.encoding)
         return _picture(piece.state, pixels[0], Path(self.targets.comparison or "").suffix)
 
-    def _join(self, parts: _Parts, target: str) -> None:
+    def _pair(self, before: NDArray[Any], after: NDArray[Any]) -> NDArray[np.uint8]:
+        """Side by side as players show it, however the clip is turned."""
+        upright, restored = (np.rot90(images.eight_bit(one), self.turns) for one in (before, after))
+        pair = before_after(upright, restored, max_width=2 * upright.shape[1])
+        return np.rot90(pair, -self.turns)
+
+    def _join(self, parts: _Parts, target: str) -> Sequence[str]:
+        """Put the parts together and write that; what could not be kept."""
+        lost: Sequence[str] = ()
         written = self.folder / f"written{_ending(self.kind, self.source.name)}"
         with _failing("could not be joined"):
             if self.kind.join is not None:
-                self.lost |= dict.fromkeys(self.kind.join(iter(parts), self.source, written))
+                lost = self.kind.join(iter(parts), self.source, written)
             else:
                 written.write_bytes(next(iter(parts)))
         storage.upload(written, target)
         written.unlink()
+        return lost
 
 
 @dataclass
@@ -207,10 +237,6 @@ class _Parts:
         with self.path.open("rb") as file:
             for length in self.lengths:
                 yield file.read(length)
-
-
-def _can_be_compared(kind: Medium) -> bool:
-    return kind.name in ("picture", "clip")
 
 
 def _picture(state: Picture, pixels: NDArray[Any], suffix: str) -> bytes:

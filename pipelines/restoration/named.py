@@ -139,13 +139,11 @@ def _marked(uri: str, mark: str) -> str:
     return f"{stem}{mark}{ending}"
 
 
-def _comparison(one: Named, place: str, *, beside: bool) -> str | None:
-    """Of a picture a JPEG or PNG, of a clip another of its kind, of others none."""
-    kind = medium_of(one.key)
-    if kind is None or kind.collection:
-        return None
+def _comparison(one: Named, place: str, *, beside: bool) -> str:
+    """Of a picture a JPEG or PNG, else a file like the source."""
     stem, ending = _split(one.uri if beside else place)
-    if kind.name == "picture":
+    kind = medium_of(one.key)
+    if kind is not None and kind.name == "picture":
         ending = ".jpg" if ending.lower() in (".jpg", ".jpeg") else ".png"
     return f"{stem}{COMPARED}{ending}"
 

@@ -20,6 +20,7 @@ from pipelines.restoration.local import Local
 from pipelines.services import storage
 from spair_core import weights
 from spair_core.network import Spair
+from spair_core.panels import CAPTION
 from tests.pipelines.media.samples import encoded, make_archive, make_table
 from tests.pipelines.media.test_clips import make_clip
 
@@ -114,14 +115,11 @@ def test_what_is_no_command_is_told_what_comes_near(capsys):
     assert "derain, raindrop" in capsys.readouterr().err
 
 
-def test_version_and_completion(capsys):
+def test_version_and_unknown_shells(capsys):
     assert called("--version") == 0
     assert capsys.readouterr().out.startswith("spair ")
     assert called("completion", "tclsh") == entry.USAGE
     assert "bash, zsh" in capsys.readouterr().err
-    assert called("completion", "bash") == 0
-    script = capsys.readouterr().out
-    assert all(word in script for word in ("restore-bulk", "deblur", "--min-degraded"))
 
 
 # spair restore
@@ -238,7 +236,47 @@ def test_before_and_after_side_by_side(here, photos, capsys):
         assert clip.streams.video[0].width == 128
         assert len(list(clip.decode(video=0))) == 4
         assert len(clip.streams.audio) == sounds(here / "clip.mp4")
-    assert "compared: photo.png -> photo.compare.png" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "compared: photo.png -> photo.compare.png" in told
+    assert "restored: photos.zip: no comparison was written" in told
+
+
+def test_a_turned_clip_is_compared_as_players_show_it(here, photos):
+    """With its caption, which is black, above both, and these beside one another."""
+    make_clip(here / "straight.mp4", [photos[1][:48, :64]] * 2)
+    with av.open(str(here / "straight.mp4")) as source, av.open(str(here / "turned.mp4"), "w") as turned:
+        stream = turned.add_stream_from_template(source.streams.video[0])
+        stream.set_display_rotation(90)
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                turned.mux(packet)
+    assert called(*RESTORE, "turned.mp4", "--compare") == 0
+    with av.open(str(here / "turned.compare.mp4")) as clip:
+        frame = next(clip.decode(video=0))
+    shown = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
+    assert shown.shape[:2] == (64 + CAPTION, 2 * 48)
+    assert shown[2, 60:90].max() < 40
+
+
+@pytest.mark.parametrize(("shell", "mark"), [("fish", "function _tyro_spair"), ("zsh", "#compdef spair")])
+def test_other_shells_are_completed_too(shell, mark, capsys):
+    assert called("completion", shell) == 0
+    assert mark in capsys.readouterr().out
+
+
+def test_completion_in_bash(here, capsys):
+    assert called("completion", "bash") == 0
+    (here / "script").write_text(capsys.readouterr().out)
+    asks = (
+        'source ./script; for words in "re" "train d" "restore --mi" "restore pho"; do '
+        "COMP_WORDS=(spair $words); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); COMPREPLY=(); "
+        '_tyro_spair; echo "${COMPREPLY[@]}"; done; complete -p spair'
+    )
+    done = subprocess.run(["bash", "-c", asks], capture_output=True, text=True, cwd=here, timeout=60)
+    *found, registered = done.stdout.splitlines()
+    assert found == ["restore restore-bulk", "deblur derain", "--min-degraded", ""]
+    assert "-o default" in registered  # names of files, where there is nothing else
 
 
 def sounds(path: Path) -> int:
