@@ -118,7 +118,19 @@ def _timeline(tally: Tally) -> str:
     frames = _bars(
         "frames a minute", bars, [[("frames", b.frames / minutes)] for b in bars], start, line.width
     )
-    return section("The night", f"{each}{undated}", f'<div class="row">{items}{frames}</div>')
+    numbers = _bar_table(bars, start, line.width)
+    return section("The night", f"{each}{undated}", f'<div class="row">{items}{frames}</div>', numbers)
+
+
+def _bar_table(bars: Sequence[Bin], start: float, width: int) -> str:
+    """The same for who cannot see the bars; those in which nothing ended are left out."""
+    rows = [
+        [_clock(moment(start + place * width), seconds=width < 60), *(b.items[n] for n in VERDICTS), b.frames]
+        for place, b in enumerate(bars)
+        if b.items
+    ]
+    inside = table(["from", *VERDICTS, "frames"], rows)
+    return f"<details><summary>in numbers</summary>{inside}</details>"
 
 
 def _bars(

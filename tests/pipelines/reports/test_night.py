@@ -141,6 +141,7 @@ def test_a_manifest_of_many_parts_is_read_whole(tmp_path, monkeypatch):
     assert where == f"{tmp_path}/_spair/report.html"
     assert "2,000 of 3,000 items are done" in page
     assert "3,900 are not shown" in page
+    assert "<td>2026-11-27 22:00:00</td><td>1,000</td><td>1,000</td><td>1,000</td><td>0</td>" in page
     assert page.count("<tr data-verdict") == 100
     kept = json.loads((tmp_path / "_spair" / "report.json").read_text())
     assert kept["counts"] == {RESTORED: 1000, PASSED: 1000, IGNORED: 1000, REJECTED: 1000, FAILED: 0}
