@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+import shutil
+import subprocess
 from itertools import pairwise
 
 import pytest
@@ -64,6 +67,21 @@ def test_flags_that_are_added_to_the_night_are_its_own():
     assert added
     for flags in [*added, " --redrive failed"]:
         assert manifests.parsed(night["spec"]["entrypoint"] + flags)
+
+
+@pytest.mark.skipif(not shutil.which("jq"), reason="jq is not installed")
+def test_a_night_by_its_date_is_made_of_the_template():
+    (night,) = (found for folder, found in manifests.of_kind("RayJob") if folder.endswith("nightly"))
+    (change,) = re.findall(r"jq '([^']+)'", TEXT)
+    there = night | {"status": {"jobDeploymentStatus": "Suspended"}}
+    there["metadata"] = night["metadata"] | {"uid": "of-the-template", "resourceVersion": "17"}
+    done = subprocess.run(["jq", change], input=json.dumps(there), capture_output=True, text=True, check=True)
+    made = json.loads(done.stdout)
+    manifests.check(made)
+    assert made["metadata"].keys() == {"generateName", "labels"}
+    assert made["spec"]["suspend"] is False
+    assert "status" not in made
+    assert manifests.parsed(made["spec"]["entrypoint"]).night == "2026-11-20"
 
 
 def test_flags_in_the_text_are_flags_of_a_job():
