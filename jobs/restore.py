@@ -165,12 +165,13 @@ class _Run:
     def all(self, todo: Sequence[Named], targets: Sequence[Targets], ignored: Sequence[Named]) -> int:
         for one in ignored:
             self._count(one, Outcome(IGNORED, "nothing that can be restored, by its name"), None)
-        pairs = list(zip(todo, targets, strict=True))
-        there = [not self.config.force and storage.exists(target.restored) for _, target in pairs]
-        for (one, target), kept in zip(pairs, there, strict=True):
-            if kept:
-                self._count(one, Outcome(KEPT, f"{target.restored} is there; --force writes over it"), None)
-        fresh = [pair for pair, kept in zip(pairs, there, strict=True) if not kept]
+        fresh = []
+        for one, target in zip(todo, targets, strict=True):
+            there = None if self.config.force else _there(target)
+            if there is None:
+                fresh.append((one, target))
+            else:
+                self._count(one, Outcome(KEPT, f"{there} is there; --force writes over it"), None)
         if fresh:
             self._restore(fresh)
         return self._ended(len(fresh))
@@ -196,6 +197,12 @@ class _Run:
         if bad:
             print(f"error: {bad} of {total} files could not be restored", file=sys.stderr)
         return TOO_MANY_BAD if bad else 0 if fresh else NOTHING_TO_DO
+
+
+def _there(target: Targets) -> str | None:
+    """Which of the outputs of a file is there, if any."""
+    outputs = (one for one in (target.restored, target.comparison) if one is not None)
+    return next(filter(storage.exists, outputs), None)
 
 
 def _restored(local: Local, one: Named, target: Targets, told: Told) -> Outcome:

@@ -241,7 +241,7 @@ class _Parts:
 
 def _picture(state: Picture, pixels: NDArray[Any], suffix: str) -> bytes:
     """A comparison in a format that everything shows, in the colours of the source's profile."""
-    format = "JPEG" if suffix == ".jpg" else "PNG"
+    format = "PNG" if suffix.lower() == ".png" else "JPEG"
     profile = state.icc_profile if state.mode == "RGB" else None
     return images.encode(Picture(pixels, format, icc_profile=profile), quality=90)
 

@@ -19,6 +19,8 @@ from pipelines.services.storage import NothingStoredError
 
 RESTORED, COMPARED = ".restored", ".compare"
 """Before the endings of what is written beside a source."""
+SHOWN = (".jpg", ".jpeg", ".png")
+"""Endings of pictures whose comparisons are of the same format."""
 ALIKE = ({".jpg", ".jpeg"}, {".tif", ".tiff"}, {".tgz", ".tar.gz"})
 """Endings that are one and the same."""
 
@@ -66,16 +68,16 @@ def _at(place: str, out: str | None) -> Iterator[Named]:
         if not filesystem.exists(path):
             raise NothingStoredError(f"{place}: nothing is there; check the name")
     below, inner = list(storage.list_objects(place)), _below(out, place)
-    stems = {_split(item.key)[0] for item in below}
+    sources = {name for item in below for name in (item.key, _split(item.key)[0])}
     for item in below:
-        ours = _written_before(item.key, stems) or item.key.startswith(f"{FOLDER}/")
+        ours = _written_before(item.key, sources) or item.key.startswith(f"{FOLDER}/")
         if not ours and not (inner and _place(item.uri).startswith(inner)):
             yield Named(item.uri, item.key, item.size, alone=False)
 
 
-def _written_before(key: str, stems: set[str]) -> bool:
+def _written_before(key: str, sources: set[str]) -> bool:
     stem = _split(key)[0]
-    return any(stem.endswith(mark) and stem.removesuffix(mark) in stems for mark in (RESTORED, COMPARED))
+    return any(stem.endswith(mark) and stem.removesuffix(mark) in sources for mark in (RESTORED, COMPARED))
 
 
 def _below(out: str | None, place: str) -> str | None:
@@ -140,12 +142,11 @@ def _marked(uri: str, mark: str) -> str:
 
 
 def _comparison(one: Named, place: str, *, beside: bool) -> str:
-    """Of a picture a JPEG or PNG, else a file like the source."""
-    stem, ending = _split(one.uri if beside else place)
-    kind = medium_of(one.key)
-    if kind is not None and kind.name == "picture":
-        ending = ".jpg" if ending.lower() in (".jpg", ".jpeg") else ".png"
-    return f"{stem}{COMPARED}{ending}"
+    """A file like the source; of a picture that is neither JPEG nor PNG (x.webp), x.webp.compare.png."""
+    place, kind = one.uri if beside else place, medium_of(one.key)
+    if kind is not None and kind.name == "picture" and _split(place)[1].lower() not in SHOWN:
+        return f"{place}{COMPARED}.png"
+    return _marked(place, COMPARED)
 
 
 def _check_apart(found: Sequence[Named], places: Sequence[str]) -> None:

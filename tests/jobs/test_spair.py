@@ -142,6 +142,10 @@ def test_nothing_is_written_over_unless_it_is_asked_for(here, capsys):
     assert "--force" in capsys.readouterr().out
     assert called(*RESTORE, "photo.png", "--force") == 0
     assert (here / "photo.restored.png").read_bytes() != b"mine"
+    (here / "photo.restored.png").unlink()
+    (here / "photo.compare.png").write_bytes(b"mine")
+    assert called(*RESTORE, "photo.png", "--compare") == entry.NOTHING_TO_DO
+    assert (here / "photo.compare.png").read_bytes() == b"mine"
 
 
 def test_what_nothing_is_found_in_is_copied(here, capsys, tiny_config):

@@ -129,9 +129,17 @@ def test_a_folder_is_walked_without_what_came_of_it(tmp_path):
         "b.restored.tar.gz",
         "b.compare.tar.gz",
     )
-    found(tmp_path, "deep/own.restored.png", "_spair/manifest/0.parquet", "out/a.jpg", "notes.txt")
+    found(
+        tmp_path,
+        "w.webp",
+        "w.webp.compare.png",
+        "deep/own.restored.png",
+        "_spair/manifest/0.parquet",
+        "out/a.jpg",
+        "notes.txt",
+    )
     keys = [one.key for one in named.find([str(tmp_path)], str(tmp_path / "out"))]
-    assert keys == ["a.jpg", "b.tar.gz", "deep/own.restored.png", "notes.txt"]
+    assert keys == ["a.jpg", "b.tar.gz", "deep/own.restored.png", "notes.txt", "w.webp"]
 
 
 def test_outputs_lie_beside_or_below(tmp_path, monkeypatch):
@@ -146,7 +154,7 @@ def test_outputs_lie_beside_or_below(tmp_path, monkeypatch):
     targets = named.targets(folder, "out", compare=True)
     assert [one.restored for one in targets] == ["out/c.mov", "out/x.JPG", "out/y.tar.gz", "out/z.webp"]
     assert [one.comparison for one in targets] == [
-        "out/c.compare.mov", "out/x.compare.jpg", "out/y.compare.tar.gz", "out/z.compare.png"
+        "out/c.compare.mov", "out/x.compare.JPG", "out/y.compare.tar.gz", "out/z.webp.compare.png"
     ]  # fmt: skip
 
 
