@@ -31,10 +31,10 @@ from typing import Annotated, Any
 import tyro
 
 from jobs.entry import NOTHING_TO_DO, TOO_MANY_BAD, run
-from pipelines.restoration import named
-from pipelines.restoration.local import Device, Local, Outcome, Targets, Told, seconds_of
+from pipelines.restoration.here import named
+from pipelines.restoration.here.local import Device, Local, Outcome, Targets, Told, seconds_of
+from pipelines.restoration.here.named import Named
 from pipelines.restoration.manifest import FAILED, IGNORED, REJECTED, RESTORED
-from pipelines.restoration.named import Named
 from pipelines.restoration.settings import Settings
 from pipelines.services import storage
 from pipelines.services.faults import NothingThereError

@@ -32,6 +32,7 @@ ROOMS: dict[str, set[str]] = {
     "pipelines.data": {"pipelines.services", "pipelines.media"},
     "pipelines.training": {"pipelines.services", "pipelines.data"},
     "pipelines.restoration": {"pipelines.services", "pipelines.media"},
+    "pipelines.restoration.here": {"pipelines.services", "pipelines.media", "pipelines.restoration"},
     "pipelines.judging": {"pipelines.services", "pipelines.media", "pipelines.data"},
     "pipelines.reports": {
         "pipelines.services",

@@ -1,6 +1,6 @@
-"""Restoration: pictures and clips in, the same restored out, one verdict an item.
+"""Bulk restoration: what is under a prefix in, the same restored out, one verdict an item.
 
-`restore` does it in bulk, on a cluster, with a manifest; `local` a file at a time, in this process.
+`restore` does it on a cluster, with a manifest; the room `here` a file at a time, in this process.
 """
 
-__all__ = ["local", "manifest", "named", "plan", "restore", "settings"]
+__all__ = ["manifest", "plan", "restore", "settings"]

@@ -124,7 +124,7 @@ def parsed(command: str) -> Any:
     found: list[Any] = []
 
     def caught(job: Any, config: Any, description: str) -> None:
-        found.append(entry._parsed(config, description))
+        found.append(entry.parsed(config, description))
 
     with patch.object(entry, "run", caught), patch.object(sys, "argv", [script, *flags]):
         runpy.run_path(str(PROJECT / script), run_name="__main__")

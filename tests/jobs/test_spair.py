@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from jobs import entry, spair
-from pipelines.restoration.local import Local
+from pipelines.restoration.here.local import Local
 from pipelines.services import storage
 from spair_core import weights
 from spair_core.network import Spair

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pipelines.media import MEDIA, medium_of
-from pipelines.restoration.local import Targets
+from pipelines.restoration.here.local import Targets
 from pipelines.restoration.manifest import FOLDER
 from pipelines.services import storage
 from pipelines.services.storage import NothingStoredError

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.restoration import named
-from pipelines.restoration.local import Local, Targets, seconds_of
+from pipelines.restoration.here import named
+from pipelines.restoration.here.local import Local, Targets, seconds_of
 from pipelines.restoration.manifest import FAILED, PASSED, REJECTED, RESTORED
 from pipelines.restoration.restore import RestoreConfig, restore
 from pipelines.restoration.settings import Settings
