@@ -6,7 +6,6 @@ What a job needs is imported when it is called, so that the others do not wait f
 from __future__ import annotations
 
 import difflib
-import importlib
 import os
 import re
 import sys
@@ -15,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, Union
 
@@ -140,9 +138,10 @@ def _ablate() -> Command:
 
 
 def _report() -> Command:
-    """What a restoration did, as a page."""
-    night = importlib.import_module(NIGHT)
-    return Command(lambda config: print(night.report(config)), night.ReportConfig, night.__doc__)
+    """What came of a restoration, as a page."""
+    from jobs import report as job
+
+    return Command(job.main, job.ReportConfig, job.__doc__)
 
 
 def _derain() -> Command:
@@ -188,7 +187,6 @@ def _footage() -> Command:
 
 
 Commands = Mapping[str, Callable[[], Command]]
-NIGHT = "pipelines.reports.night"
 COMMANDS: Commands = {
     "restore": _restore,
     "restore-bulk": _restore_bulk,
@@ -199,7 +197,7 @@ COMMANDS: Commands = {
     "promote": _promote,
     "analyse": _analyse,
     "ablate": _ablate,
-    **({"report": _report} if find_spec(NIGHT) else {}),
+    "report": _report,
 }
 TRAININGS: Commands = {
     "derain": _derain,
