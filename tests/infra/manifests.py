@@ -111,22 +111,36 @@ def _strict(schema: Any) -> Any:
     return inner
 
 
+class _Parsed(BaseException):
+    """Ends a job when its flags are parsed, before it does anything."""
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+
 def parsed(command: str) -> Any:
     """The configuration that the job of a command line makes of it, by the job's own parser.
 
-    `python jobs/NAME.py FLAGS` or `python -m infra.NAME FLAGS`, which `ray job submit ... --` may precede.
+    `python jobs/NAME.py FLAGS`, `python -m infra.NAME FLAGS` or `spair NAME FLAGS`, which
+    `ray job submit ... --` may precede. Raises SystemExit where it does not take them.
     """
     words = shlex.split(command)
-    words = words[words.index("python") :]
-    script, flags = (
-        (words[2].replace(".", "/") + ".py", words[3:]) if words[1] == "-m" else (words[1], words[2:])
-    )
-    found: list[Any] = []
+    words = words[next(k for k, word in enumerate(words) if word in ("python", "spair")) :]
+    parse = entry.parsed
 
-    def caught(job: Any, config: Any, description: str) -> None:
-        found.append(entry.parsed(config, description))
+    def caught(*args: Any, **more: Any) -> None:
+        raise _Parsed(parse(*args, **more))
 
-    with patch.object(entry, "run", caught), patch.object(sys, "argv", [script, *flags]):
-        runpy.run_path(str(PROJECT / script), run_name="__main__")
-    (config,) = found
-    return config
+    try:
+        with patch.object(entry, "parsed", caught), patch.object(sys, "argv", _script(words)):
+            runpy.run_path(str(PROJECT / sys.argv[0]), run_name="__main__")
+    except _Parsed as end:
+        return end.config
+    raise AssertionError(f"{command} parses no flags")
+
+
+def _script(words: list[str]) -> list[str]:
+    """The file that a command runs, and its flags."""
+    if words[0] == "spair":
+        return ["jobs/spair.py", *words[1:]]
+    return [words[2].replace(".", "/") + ".py", *words[3:]] if words[1] == "-m" else words[1:]
