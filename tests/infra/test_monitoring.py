@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,6 +92,23 @@ def test_an_alert_says_what_is_wrong_and_where_it_stands_what_to_do(alert):
     assert (PROJECT / path).exists()
     headings = re.findall(r"^#+ .*$", RUNBOOK, flags=re.MULTILINE)
     assert any(place in re.sub(r"[^\w ]", "", heading).lower().split() for heading in headings), place
+
+
+@pytest.mark.skipif(not shutil.which("promtool"), reason="Prometheus is not installed")
+def test_alerts_fire_when_they_should_and_not_before(tmp_path):
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(RULES["spec"]))
+    tests = yaml.safe_load(Path(__file__).with_name("alerts.yaml").read_text())
+    (tmp_path / "tests.yaml").write_text(yaml.safe_dump(tests | {"rule_files": ["rules.yaml"]}))
+    done = subprocess.run(
+        ["promtool", "test", "rules", "tests.yaml"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_alert_but_those_of_single_counters_is_tried():
+    tests = yaml.safe_load(Path(__file__).with_name("alerts.yaml").read_text())["tests"]
+    tried = {rule["alertname"] for one in tests for rule in one["alert_rule_test"]}
+    assert {alert["alert"] for alert in ALERTS} - tried <= {"SpairWorkersDie"}
 
 
 def test_there_are_alerts_for_what_goes_wrong_in_a_night():
