@@ -10,6 +10,7 @@ import os
 import threading
 import time
 import uuid
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from typing import Any
 
 import ray
 
+CPUS_A_REGISTER = 32
 DEATHS = 2
 """Processes that a piece of work may take with it."""
 
@@ -79,9 +81,14 @@ _owners: dict[str, _Owner] = {}
 
 
 @lru_cache(maxsize=1)
-def _register(node: str) -> Any:
-    """One for all streams that a process starts (work has a name of its own in each): it is a process too."""
-    return ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Register).remote()
+def _registers(node: str) -> list[Any]:
+    """Those of all streams that a process starts (work has a name of its own in each): each is a process too.
+
+    One writes down some hundred pieces a second, so a large cluster has several, by owner.
+    """
+    count = 1 + int(ray.cluster_resources().get("CPU", 1)) // CPUS_A_REGISTER
+    actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Register)
+    return [actor.remote() for _ in range(count)]
 
 
 class Quarantine:
@@ -90,12 +97,12 @@ class Quarantine:
     def __init__(self, seconds: float | None = None) -> None:
         """`seconds` is the longest that a piece of work may take; its process is ended then."""
         # The node's id is another in every cluster that this process may have started.
-        self._register = _register(ray.get_runtime_context().get_node_id())
+        self._registers = _registers(ray.get_runtime_context().get_node_id())
         self._stream, self.seconds = uuid.uuid4().hex, seconds
 
     def give_up(self) -> None:
         """From now on no work of this stream is begun."""
-        ray.get(self._register.stop.remote(self._stream))
+        ray.get([register.stop.remote(self._stream) for register in self._registers])
 
     @contextmanager
     def hold(self, work: str, *, to_the_end: bool = False) -> Iterator[None]:
@@ -117,19 +124,22 @@ class Quarantine:
             )
         if owner.stopped and not to_the_end:
             raise GivenUpError("the run was to stop before it was begun")
-        owner.answer = self._register.take_up.remote(owner.id, work, owner.done, self._stream)
+        owner.answer = self._register_of(owner.id).take_up.remote(owner.id, work, owner.done, self._stream)
         try:
             with self._watched(owner.id, work):
                 yield
         finally:
             owner.done = work
 
+    def _register_of(self, owner: str) -> Any:
+        return self._registers[zlib.crc32(owner.encode()) % len(self._registers)]
+
     def _owner(self) -> _Owner:
         context = ray.get_runtime_context()
         id = context.get_actor_id() or context.get_task_id()
         known = _owners.get(self._stream)
         if known is None or known.id != id:
-            known = _Owner(id, *ray.get(self._register.left.remote(id, self._stream)))
+            known = _Owner(id, *ray.get(self._register_of(id).left.remote(id, self._stream)))
             _owners[self._stream] = known
         elif known.answer is not None:
             known.stopped = ray.get(known.answer)  # it was asked for with the work before
@@ -149,7 +159,7 @@ class Quarantine:
 
     def _end_process(self, owner: str, work: str) -> None:
         """What hangs in a decoder cannot be interrupted otherwise."""
-        ray.get(self._register.too_slow.remote(owner, work))
+        ray.get(self._register_of(owner).too_slow.remote(owner, work))
         os._exit(1)
 
 

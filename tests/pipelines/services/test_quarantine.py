@@ -7,26 +7,27 @@ import time
 import pytest
 import ray
 
+from pipelines.services import quarantine
 from pipelines.services.quarantine import DEATHS, GivenUpError, Quarantine, QuarantinedError
 
 
 @pytest.mark.cluster
 def test_work_that_ends_may_be_done_again_and_again(cluster):
-    quarantine = Quarantine()
+    held = Quarantine()
     for _ in range(DEATHS + 2):
-        with quarantine.hold("a"):
+        with held.hold("a"):
             pass
-        with pytest.raises(ValueError, match="its own"), quarantine.hold("a"):
+        with pytest.raises(ValueError, match="its own"), held.hold("a"):
             raise ValueError("its own")
 
 
 @pytest.mark.cluster
 def test_deadly_work_is_left_alone_after_two_deaths(cluster, tmp_path):
-    quarantine = Quarantine()
+    held = Quarantine()
 
     @ray.remote(max_retries=-1, num_cpus=0.5)
     def deadly():
-        with quarantine.hold("deadly"):
+        with held.hold("deadly"):
             (tmp_path / str(os.getpid())).touch()
             time.sleep(0.2)  # what is in hand is told without waiting
             os.kill(os.getpid(), signal.SIGKILL)
@@ -34,17 +35,17 @@ def test_deadly_work_is_left_alone_after_two_deaths(cluster, tmp_path):
     with pytest.raises(QuarantinedError, match="died 2 times"):
         ray.get(deadly.remote())
     assert len(list(tmp_path.iterdir())) == DEATHS
-    with quarantine.hold("something else"):
+    with held.hold("something else"):
         pass
 
 
 @pytest.mark.cluster
 def test_what_takes_too_long_is_ended_once(cluster, tmp_path):
-    quarantine = Quarantine(seconds=0.5)
+    held = Quarantine(seconds=0.5)
 
     @ray.remote(max_retries=-1, num_cpus=0.5)
     def endless():
-        with quarantine.hold("endless"):
+        with held.hold("endless"):
             (tmp_path / str(os.getpid())).touch()
             time.sleep(60)
 
@@ -65,11 +66,11 @@ def test_a_stream_that_is_to_stop_begins_nothing(cluster):
 
 @pytest.mark.cluster
 def test_the_same_name_in_hand_at_once_is_no_death(cluster, tmp_path):
-    quarantine = Quarantine()
+    held = Quarantine()
 
     @ray.remote(num_cpus=0)
     def hold(number):
-        with quarantine.hold("a picture that three folders have"):
+        with held.hold("a picture that three folders have"):
             (tmp_path / str(number)).touch()
             deadline = time.monotonic() + 60
             while len(list(tmp_path.iterdir())) < DEATHS + 1:
@@ -81,4 +82,20 @@ def test_the_same_name_in_hand_at_once_is_no_death(cluster, tmp_path):
 
 @pytest.mark.cluster
 def test_streams_share_one_process_to_keep_their_books(cluster):
-    assert Quarantine()._register is Quarantine()._register
+    assert Quarantine()._registers is Quarantine()._registers
+
+
+@pytest.mark.cluster
+def test_a_large_cluster_has_several_books(cluster, monkeypatch):
+    monkeypatch.setattr(quarantine, "CPUS_A_REGISTER", 1)
+    quarantine._registers.cache_clear()
+    try:
+        several = Quarantine()
+        assert len(several._registers) > 1
+        with several.hold("a"):
+            pass
+        several.give_up()
+        for owner in ("b", "c", "d", "e"):  # whichever book an owner is in, it is told
+            assert ray.get(several._register_of(owner).left.remote(owner, several._stream)) == ({}, True)
+    finally:
+        quarantine._registers.cache_clear()
