@@ -117,7 +117,9 @@ class _Shown:
             return
         import click
 
-        with click.progressbar(length=max(size, 1), file=sys.stderr, item_show_func=str) as self.bar:
+        with click.progressbar(
+            length=max(size, 1), file=sys.stderr, item_show_func=lambda what: what or ""
+        ) as self.bar:
             self._show(0, "loading the model")
             yield
         self.bar = None
