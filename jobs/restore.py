@@ -7,11 +7,17 @@
     python jobs/restore.py s3://footage/a.mp4 --out a.mp4   # from a store, or to one
 
 A source is never written to, and what is there already is kept, unless --force is given: started again, it
-goes on where it was. Each file gets a line on the standard output, with its verdict: restored, passed
-(nothing was found in it, and what was written is a copy), rejected (its bytes are bad), failed (worth another
-try), kept (its output was there) or ignored (none that can be restored, by its name); notes say what was
-damaged or could not be kept. One that was rejected or failed makes the exit code 4. How far it is goes to the
-standard error.
+goes on where it was. Each file gets a line on the standard output, with its verdict:
+
+    restored    what was degraded is restored
+    passed      nothing was found in it; what was written is a copy
+    kept        its output is there already
+    rejected    its bytes are bad; the reason says how
+    failed      worth another try; the reason says why
+    ignored     nothing that can be restored, by its name
+
+and more, where something of it was damaged or could not be kept. One that was rejected or failed makes the
+exit code 4. How far it is goes to the standard error.
 
 For millions of files, several machines and a manifest there is jobs/restore_bulk.py.
 """
