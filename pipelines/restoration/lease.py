@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import posixpath
 import socket
 import threading
 import time
@@ -130,9 +131,9 @@ class Lease:
 
     def _tickets(self) -> Iterator[Ticket]:
         for item in list(storage.list_objects(self.folder)):
-            name = item.key.removesuffix(".json")
-            if name == self.ticket.name:
-                continue
+            name, ending = posixpath.splitext(item.key)
+            if name == self.ticket.name or ending != ".json":
+                continue  # its own, or one that is being written
             try:
                 values: dict[str, Any] = json.loads(storage.read_bytes(item.uri))
                 yield Ticket(**values)

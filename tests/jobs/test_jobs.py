@@ -91,6 +91,7 @@ def test_an_error_from_another_process_is_one_line_too(cluster, monkeypatch, cap
     assert capsys.readouterr().err == "error: /nowhere: nothing is there; check the bucket and the prefix\n"
 
 
+@pytest.mark.long
 @pytest.mark.xdist_group("fresh processes")  # one worker starts what they are forked from
 @pytest.mark.parametrize("job", JOBS)
 def test_every_job_explains_itself(job, tmp_path):

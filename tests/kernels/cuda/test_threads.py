@@ -13,6 +13,8 @@ from tests.kernels.cuda.everything import run_everything
 from tests.kernels.cuda.pictures import MASKS, block_parameters, made_features
 from tests.kernels.samples import rows_of
 
+pytestmark = pytest.mark.long
+
 
 def same_bits(left, right):
     return all(torch.equal(a, b) for a, b in zip(left, right, strict=True))

@@ -116,6 +116,7 @@ def test_lost_items_come_first_and_leave_room():
     assert tally.fair({"a": 1, "b": 50, "c": 50}, 11) == {"a": 1, "b": 5, "c": 5}
 
 
+@pytest.mark.long
 def test_memory_does_not_grow_with_the_night():
     def many(count):
         return (verdict(f"cam{k % 7}/{k:07}.jpg", notes=f"{k} bytes are damaged") for k in range(count))
@@ -377,6 +378,7 @@ def opened(window, tmp_path, photos):
     return show
 
 
+@pytest.mark.long
 def test_sliders_follow_keys_and_the_mouse(opened):
     page = opened()
     after = "getComputedStyle(document.querySelector('.after')).clipPath"
@@ -400,6 +402,7 @@ def test_sliders_follow_keys_and_the_mouse(opened):
     assert page.complaints == []
 
 
+@pytest.mark.long
 def test_filters_sift_the_list(opened):
     page = opened()
     rows = "document.querySelectorAll('#items tbody tr:not([hidden])').length"
@@ -422,6 +425,7 @@ def test_filters_sift_the_list(opened):
     assert page.complaints == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [1200, 390])
 def test_it_fits_its_window_and_asks_nobody(opened, width, dark):
@@ -441,6 +445,7 @@ def test_it_fits_its_window_and_asks_nobody(opened, width, dark):
     assert page.complaints == []
 
 
+@pytest.mark.long
 def test_a_script_that_slips_in_does_not_run(opened, tmp_path):
     page = opened()
     path = tmp_path / "dry" / "_spair" / "report.html"

@@ -8,6 +8,8 @@ from pipelines.services import storage
 from pipelines.services.storage import StorageError, StoreUnavailableError
 from tests.pipelines.services.between import between
 
+pytestmark = pytest.mark.long
+
 CONTENT = bytes(range(256)) * 1000
 
 

@@ -10,6 +10,8 @@ from pipelines.services.storage import StorageError, StoreUnavailableError
 from pipelines.services.tracking import TrackingError, TrackingUnavailableError
 from tests.pipelines.services.between import between, silence
 
+pytestmark = pytest.mark.long
+
 REFUSED, UNKNOWN = "127.0.0.1:1", "nobody.invalid:80"
 
 

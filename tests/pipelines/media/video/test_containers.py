@@ -172,6 +172,7 @@ def with_sound(path, frames=30):
     return path
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi", ".ts"])
 def test_sound_does_not_drift(tmp_path, suffix):
     """Twenty minutes at a frame a second and a packet of sound a second."""
