@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
@@ -228,6 +229,7 @@ def opened(
     assert isinstance(context, VideoCodecContext)
     set_up(context, coder, encode, as_written(coder, format), height, width)
     context.open()
+    step_back()
     return context
 
 
@@ -291,3 +293,14 @@ def _formats(encoder: str) -> tuple[str, ...]:
     # Semi-planar ones only cost; yuvj is yuv whose range is told otherwise.
     formats = [one.name for one in Codec(encoder, "w").video_formats or ()]
     return tuple(name for name in formats if not name.startswith(("nv", "yuvj", "monob", "pal", "ya")))
+
+
+def step_back() -> None:
+    """Take back what SVT-AV1 does where it runs as root, when it is opened: it puts its threads and the one
+    that calls it before all else on the machine, for good (SCHED_FIFO), and others starve."""
+    if not hasattr(os, "sched_setscheduler"):
+        return
+    for thread in map(int, os.listdir("/proc/self/task")):
+        with suppress(OSError):  # it has ended
+            if os.sched_getscheduler(thread) == os.SCHED_FIFO:
+                os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))

@@ -24,6 +24,7 @@ from pipelines.media.video.codecs import (
     pixels_of,
     rate_of,
     set_up,
+    step_back,
 )
 from pipelines.media.video.colour import Colours, unpacked_alpha
 
@@ -72,6 +73,8 @@ def _encode(container: Any, stream: Any, coder: Coder, state: Timed, pixels: NDA
         frame.pts = number if numbered(coder, state.format) else state.pts[number]
         frame.time_base = stream.codec_context.time_base
         packets += stream.encode(frame)
+        if number == 0 and coder.encoder == "libsvtav1":
+            step_back()
     packets += stream.encode()
     if len(packets) != len(state.pts):
         raise ClipError(f"{coder.encoder} made {len(packets)} packets of {len(state.pts)} frames")

@@ -11,6 +11,7 @@ import numpy as np
 
 from pipelines.media import EncodeConfig, Encoding, clips
 from pipelines.media.video import container_of
+from pipelines.media.video.codecs import step_back
 
 HEIGHT, WIDTH = 48, 64
 
@@ -48,6 +49,7 @@ def filmed(
         for number in range(frames):
             out.mux(stream.encode(frame_of(number, pixels, size, context.time_base)))
         out.mux(stream.encode())
+    step_back()
     return path
 
 

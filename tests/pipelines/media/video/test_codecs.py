@@ -1,5 +1,7 @@
 """The codec of the source where it can be written, another where it is asked for or must be."""
 
+import os
+
 import pytest
 
 from pipelines.media import EncodeConfig
@@ -87,3 +89,12 @@ def test_hevc_of_frames_too_narrow_for_its_encoder(tmp_path):
 def test_an_unknown_codec_is_refused_before_any_work():
     with pytest.raises(ValueError, match="codec is one of source, h264"):
         EncodeConfig(codec="divx")
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="Linux tells how processes are scheduled")
+def test_no_encoder_puts_its_process_before_all_others(tmp_path):
+    source = filmed(tmp_path / "in.mp4")
+    restored(source, tmp_path / "out.mp4", codec="av1", preset="ultrafast")
+    assert {os.sched_getscheduler(int(thread)) for thread in os.listdir("/proc/self/task")} == {
+        os.SCHED_OTHER
+    }
