@@ -6,6 +6,7 @@ No exception is seen of a dead process, and Ray starts what it had in hand anew,
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -136,7 +137,7 @@ class Quarantine:
 
     def _owner(self) -> _Owner:
         context = ray.get_runtime_context()
-        id = context.get_actor_id() or context.get_task_id()
+        id = context.get_actor_id() or context.get_task_id() or "driver"
         known = _owners.get(self._stream)
         if known is None or known.id != id:
             known = _Owner(id, *ray.get(self._register_of(id).left.remote(id, self._stream)))
@@ -170,13 +171,13 @@ class _Watch:
         self._changed = threading.Condition()
         self._until: float | None = None
         self._then: Callable[[], object] = bool
-        self._idle = False
+        self._looks = math.inf
         threading.Thread(target=self._run, daemon=True).start()
 
     def begin(self, seconds: float, then: Callable[[], object]) -> None:
         with self._changed:
             self._until, self._then = time.monotonic() + seconds, then
-            if self._idle:  # else it looks again before this is over
+            if self._until < self._looks:  # else it looks again before this is over
                 self._changed.notify()
 
     def end(self) -> None:
@@ -186,7 +187,7 @@ class _Watch:
         while True:
             with self._changed:
                 until = self._until
-                self._idle = until is None
+                self._looks = math.inf if until is None else until
                 self._changed.wait(None if until is None else max(0.0, until - time.monotonic()))
                 late = self._until is not None and time.monotonic() >= self._until
                 then = self._then

@@ -41,10 +41,12 @@ def test_deadly_work_is_left_alone_after_two_deaths(cluster, tmp_path):
 
 @pytest.mark.cluster
 def test_what_takes_too_long_is_ended_once(cluster, tmp_path):
-    held = Quarantine(seconds=0.5)
+    patient, held = Quarantine(seconds=600), Quarantine(seconds=0.5)
 
     @ray.remote(max_retries=-1, num_cpus=0.5)
     def endless():
+        with patient.hold("what came before in the same process"):
+            time.sleep(0.1)
         with held.hold("endless"):
             (tmp_path / str(os.getpid())).touch()
             time.sleep(60)
