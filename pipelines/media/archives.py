@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from pipelines.media import inside, packings
 from pipelines.media.inside import Inside, Part, Parts
-from pipelines.media.medium import Encoding, Medium, MediumError, Piece
+from pipelines.media.medium import Encoding, Medium, MediumError, Piece, telling
 from pipelines.media.packings import Member, MemberError, PackingError
 from spair_core.footage import Reach
 
@@ -38,7 +37,7 @@ class Archives:
         limit, with names or links that lead out of it, or with no member that can be read.
         """
         failed: list[str] = []
-        with _explained():
+        with telling(PackingError):
             empty = True
             for piece in inside.noted(self._found(path, reach, failed)):
                 empty = False
@@ -85,7 +84,7 @@ class Archives:
     def join(self, parts: Iterable[bytes], source: Path, target: Path) -> Sequence[str]:
         """The archive again, with what was restored; what of it could not be kept. Raises MediumError."""
         coming, notes = Parts(parts), list[str]()
-        with _explained(), tempfile.TemporaryDirectory() as folder:
+        with telling(PackingError), tempfile.TemporaryDirectory() as folder:
             for number, member in enumerate(packings.walk(source, into=target)):
                 told: list[str] = []
                 member.restored = self._restored(coming.of(number), member, Path(folder), told)
@@ -155,11 +154,3 @@ def archive(
     """The kind of archives, which hold things of the kinds that these tell."""
     kind = Archives(medium_of, medium_in, medium)
     return Medium("archive", packings.SUFFIXES, kind.read, kind.write, kind.join, collection=True)
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    try:
-        yield
-    except PackingError as error:
-        raise MediumError(str(error)) from error

@@ -3,43 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
 from pipelines.media import video
-from pipelines.media.medium import Encoding, Medium, MediumError, Piece
+from pipelines.media.medium import Encoding, Medium, Piece, telling
 from pipelines.media.video import CONTAINERS, ClipError
 from spair_core.footage import Reach
 
 
 def read(path: Path, reach: Reach | None) -> Iterator[Piece]:
     """Runs of a clip's frames. Raises MediumError."""
-    with _told():
+    with telling(ClipError):
         for run in video.read(path, reach):
             yield Piece(run.window, run.state, run.seconds, run.notes, run.lost)
 
 
 def write(state: Any, pixels: NDArray[Any], encoding: Encoding) -> bytes:
     """A run as a video segment on its own. Raises MediumError."""
-    with _told():
+    with telling(ClipError):
         return video.write(state, pixels, encoding.clips)
 
 
 def join(segments: Iterable[bytes], source: Path, target: Path) -> Sequence[str]:
     """The clip of these segments, with all else of its source. Raises MediumError."""
-    with _told():
+    with telling(ClipError):
         return video.join(segments, source, target)
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    try:
-        yield
-    except ClipError as error:
-        raise MediumError(str(error)) from error
 
 
 CLIP = Medium("clip", frozenset().union(*(one.suffixes for one in CONTAINERS)), read, write, join)

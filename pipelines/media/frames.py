@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.media.medium import Encoding, Medium, MediumError, Piece
+from pipelines.media.medium import Encoding, Medium, Piece, telling
 from spair_core import images
 from spair_core.footage import Reach, Window, windows
 from spair_core.images import Coded, Frame, PictureError
@@ -42,11 +42,9 @@ def holds(path: Path) -> bool:
 def read(path: Path, reach: Reach | None) -> Iterator[Piece]:
     """Runs of an animation's frames, or each page by itself. Raises MediumError."""
     data = path.read_bytes()
-    try:
+    with telling(PictureError):
         frames = images.frames(data, deep=True)
         yield from _runs(frames, reach) if images.is_footage(data) else _pages(frames)
-    except PictureError as error:
-        raise MediumError(str(error)) from error
 
 
 def _pages(frames: Iterable[Frame]) -> Iterator[Piece]:
@@ -102,10 +100,8 @@ def _written(kept: Kept, pixels: NDArray[Any], encoding: Encoding) -> bytes:
 def join(parts: Iterable[bytes], source: Path, target: Path) -> Sequence[str]:
     """A file like the source. Raises MediumError where its format does not hold so much."""
     coded = (one for part in parts for one in _coded(part))
-    try:
+    with telling(PictureError):
         return images.put_together(coded, source.read_bytes(), target)
-    except PictureError as error:
-        raise MediumError(str(error)) from error
 
 
 def _coded(part: bytes) -> Iterator[Coded]:

@@ -72,7 +72,7 @@ def write(state: Inside, pixels: NDArray[Any], encoding: Encoding, kind: Medium)
     """The part of a piece; one that cannot be written says so, and the others of the item go on."""
     changed = _digest(pixels) != state.digest
     part = Part(state.owner, state.last, state.kind, changed, list(state.lost), "")
-    if not changed and (kind.copies or kind.join is None):
+    if not changed and kind.join is None:
         return part.packed()
     try:
         return replace(part, data=kind.write(state.state, pixels, encoding)).packed()

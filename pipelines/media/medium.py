@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,14 +64,26 @@ class Medium:
     join: Callable[[Iterable[bytes], Path, Path], Sequence[str]] | None = None
     """Parts in order, the source and the file to write -> what could not be kept, a sentence each; None where
     what is read is one piece, whose part is the file."""
-    copies: bool = False
-    """Whether `join` takes from the source what belongs to a piece in which nothing was found: it is not
-    written, and its part is empty."""
     holds: Callable[[Path], bool] | None = None
     """Whether a file of such a name is of this kind, by what is in it, where endings belong to several kinds;
     None for the kind of all others."""
     collection: bool = False
     """Whether it is no picture and no clip itself, but a file that holds some among other things."""
+
+    def ending(self, name: str) -> str:
+        """The longest of its endings that a name has, as it stands there; empty where it has none."""
+        found = (suffix for suffix in self.suffixes if name.lower().endswith(suffix))
+        length = max(map(len, found), default=0)
+        return name[len(name) - length :]
+
+
+@contextmanager
+def telling(*errors: type[Exception]) -> Iterator[None]:
+    """Turn these errors into a MediumError that says the same."""
+    try:
+        yield
+    except errors as error:
+        raise MediumError(str(error)) from error
 
 
 NO_PIECE: Mapping[str, Any] = {"pixels": b"", "shape": [0], "around": b"", "notes": "", "lost": ""}

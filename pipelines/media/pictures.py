@@ -9,7 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from pipelines.media.medium import Encoding, Medium, MediumError, Piece
+from pipelines.media.medium import Encoding, Medium, Piece, telling
 from spair_core import images
 from spair_core.footage import Reach, Window
 from spair_core.images import Picture, PictureError
@@ -17,10 +17,8 @@ from spair_core.images import Picture, PictureError
 
 def read(path: Path, reach: Reach | None) -> Iterator[Piece]:
     """The picture, which knows nothing of others. Raises MediumError."""
-    try:
+    with telling(PictureError):
         picture = images.decode(path.read_bytes(), deep=True)
-    except PictureError as error:
-        raise MediumError(str(error)) from error
     state = replace(picture, pixels=picture.pixels[:0])
     yield Piece(Window.alone(picture.pixels[None]), state, lost=picture.lost)
 

@@ -53,7 +53,7 @@ class Lease:
     """A destination's lease, for one job."""
 
     def __init__(self, destination: str, pace: Pace | None = None) -> None:
-        self.folder = storage.join(destination, "_spair", "lease")
+        self.folder = storage.join(destination, storage.FOLDER, "lease")
         self.pace = pace or Pace()
         now = tracking.now()
         holder = f"process {os.getpid()} on {socket.gethostname()}"

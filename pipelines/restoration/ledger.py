@@ -182,11 +182,11 @@ class Ledger:
             self._keep_panel(key, row["panel_png"])
         if key in self.items:
             if row["error"] or row["verdict"] == PASSED or medium(row["kind"]).join is None:
-                self.settle(key, row)
+                self._settle(key, row)
             else:
                 self._take_part(key, row)
         self._poll(timeout=0)
-        self.tick()
+        self._tick()
 
     def finish(self, *, given_up: float | None = None) -> None:
         """Wait for the last items to be joined. Whatever has no verdict by then gets one; where the work was
@@ -194,11 +194,11 @@ class Ledger:
         until = None if given_up is None else time.monotonic() + given_up
         while self.joins and (until is None or time.monotonic() < until):
             self._poll(timeout=2)
-            self.tick()
+            self._tick()
         for key, item in [] if given_up is not None else list(self.items.items()):
             lost = {"kind": item["kind"], "verdict": FAILED, "error": "its work was lost"}
-            self.settle(key, {**_NOTHING, **lost})
-        self.tick(now=True)
+            self._settle(key, {**_NOTHING, **lost})
+        self._tick(now=True)
 
     def keep_panels(self) -> Iterator[tuple[str, bytes]]:
         """Write the panels beside the manifest; their names and PNGs."""
@@ -215,17 +215,13 @@ class Ledger:
         self.summary.already += 1
         self.book.add(replace(item["known"], source_identity=item["identity"], source_uri=item["uri"]))
 
-    def ignore(self, verdict: Verdict) -> None:
-        """An item that is settled by its name."""
-        self._enter(verdict)
-
-    def settle(self, key: str, row: dict[str, Any]) -> None:
+    def _settle(self, key: str, row: dict[str, Any]) -> None:
         """An item's verdict, by its row."""
         item = self.items.pop(key)
         self.open.pop(key, None)
         self.settled += 1
         done = row["verdict"] in DONE
-        self._enter(
+        self.enter(
             Verdict(
                 key=key,
                 kind=row["kind"],
@@ -248,7 +244,7 @@ class Ledger:
             )
         )
 
-    def tick(self, *, now: bool = False) -> None:
+    def _tick(self, *, now: bool = False) -> None:
         """Journal and tell how far it is, every few seconds. Raises TooManyLostError."""
         if not now and time.monotonic() - self.flushed < FLUSH_SECONDS:
             return
@@ -278,7 +274,8 @@ class Ledger:
             "kept. Is the source what you meant? --max-lost-share allows more"
         )
 
-    def _enter(self, verdict: Verdict) -> None:
+    def enter(self, verdict: Verdict) -> None:
+        """Take a verdict down, and count it."""
         self.book.add(verdict)
         self.summary.take(verdict)
         self.counter.inc(1, {"verdict": verdict.verdict})
@@ -307,7 +304,7 @@ class Ledger:
             digest = whole["digest"] if whole["verdict"] == PASSED else digest
             verdict = FAILED if error else whole["verdict"]
             said = {"output_digest": digest, "error": error, "verdict": verdict}
-            self.settle(key, {**whole, **said, "lost": _noted(whole["lost"], notes)})
+            self._settle(key, {**whole, **said, "lost": _noted(whole["lost"], notes)})
 
     def _keep_panel(self, key: str, png: bytes) -> None:
         self.panels.append((by_chance(key), key, png))

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from pipelines.services import storage, tracking
 from pipelines.services.storage import StorageError
 
-FOLDER = "_spair"
+FOLDER = storage.FOLDER
 EARLIER = "manifest.parquet"
 """The whole manifest, as version 0.1.0 wrote it; the first commit replaces it."""
 PART_ROWS = 50_000

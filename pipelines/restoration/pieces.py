@@ -97,7 +97,7 @@ def _pieces(
 
 
 def _fetched(item: dict[str, Any], folder: str) -> tuple[Path, str]:
-    local = storage.fetch(item["uri"], folder, item.get("size"))
+    local = storage.fetch(item["uri"], folder, item["size"])
     with local.open("rb") as file:
         return local, hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -128,9 +128,8 @@ def encode(row: dict[str, Any], work: Work, quarantine: Quarantine) -> dict[str,
 
 def _written(row: dict[str, Any], piece: Piece, work: Work) -> str:
     """Write the item, or a part of it that is yet to be joined; the digest of what was written."""
-    kind, data = medium(row["kind"]), b""
-    if row["degraded_share"] or not kind.copies:
-        data = kind.write(piece.state, piece.window.pixels, work.encoding)
+    kind = medium(row["kind"])
+    data = kind.write(piece.state, piece.window.pixels, work.encoding)
     whole = storage.join(work.destination, row["key"])
     storage.write_bytes(_part(work, row["key"], int(row["part"])) if kind.join else whole, data)
     return hashlib.sha256(data).hexdigest()
@@ -150,7 +149,7 @@ def join(work: Work, item: dict[str, Any], parts: int, passed: bool) -> tuple[st
             storage.copy(item["uri"], storage.join(work.destination, item["key"]))
             return "", "", ""
         with tempfile.TemporaryDirectory() as folder:
-            local, _ = _fetched(item, folder)
+            local = storage.fetch(item["uri"], folder)
             target = Path(folder) / f"restored{local.suffix}"
             data = (storage.read_bytes(_part(work, item["key"], part)) for part in range(parts))
             join = medium(item["kind"]).join

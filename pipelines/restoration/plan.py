@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
+from functools import cached_property
 from itertools import islice
 from typing import Literal, NamedTuple
 
@@ -34,7 +35,7 @@ class Selection:
     """Look at only so many of these, the first by name."""
 
     def __post_init__(self) -> None:
-        self._begin()
+        _ = self._begin  # what is no time is told at once
 
     def takes(self, item: StoredObject, known: Verdict | None) -> bool:
         """Whether an item is looked at, were there no limit."""
@@ -44,9 +45,9 @@ class Selection:
             return False
         if any(fnmatchcase(item.key, pattern) for pattern in self.exclude):
             return False
-        begin = self._begin()
-        return begin is None or item.modified is None or item.modified >= begin
+        return self._begin is None or item.modified is None or item.modified >= self._begin
 
+    @cached_property
     def _begin(self) -> datetime | None:
         if not self.since:
             return None

@@ -230,7 +230,7 @@ def _windows(planned: Iterable[Planned], ledger: Ledger) -> Iterator[list[Planne
             continue
         seen += 1
         if one.kind == OTHER:
-            ledger.ignore(_ignored(one.item))
+            ledger.enter(_ignored(one.item))
         else:
             window.append(one)
         if seen >= WINDOW or (until and window and time.monotonic() > until):

@@ -63,16 +63,18 @@ def of_kind(kind: str) -> list[tuple[str, Manifest]]:
     return [(name, found) for name, found in built() if found["kind"] == kind and not name.endswith("base")]
 
 
+def mappings(manifest: Any) -> Iterator[Manifest]:
+    """A manifest and all mappings in it."""
+    if isinstance(manifest, dict):
+        yield manifest
+        manifest = list(manifest.values())
+    for value in manifest if isinstance(manifest, list) else ():
+        yield from mappings(value)
+
+
 def pods(manifest: Any) -> Iterator[Manifest]:
     """The specifications of all pods that a manifest makes."""
-    if isinstance(manifest, dict):
-        if "containers" in manifest:
-            yield manifest
-        for value in manifest.values():
-            yield from pods(value)
-    elif isinstance(manifest, list):
-        for value in manifest:
-            yield from pods(value)
+    return (one for one in mappings(manifest) if "containers" in one)
 
 
 def check(manifest: Manifest) -> None:

@@ -218,14 +218,7 @@ def test_jobs_reach_what_they_are_told_of_and_only_a_few_reach_them():
 
 def templates(manifest):
     """Everything in a manifest that makes pods."""
-    if isinstance(manifest, dict):
-        if "containers" in manifest.get("spec", {}):
-            yield manifest
-        for value in manifest.values():
-            yield from templates(value)
-    elif isinstance(manifest, list):
-        for value in manifest:
-            yield from templates(value)
+    return (one for one in manifests.mappings(manifest) if "containers" in (one.get("spec") or {}))
 
 
 def test_only_what_asks_the_kubernetes_api_has_a_token_for_it():

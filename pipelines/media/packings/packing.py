@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -18,6 +19,20 @@ class PackingError(ValueError):
 
 class MemberError(ValueError):
     """This member's content cannot be read, that of the others may; the message says why."""
+
+
+@contextmanager
+def damage_as(failure: type[Exception], *damage: type[Exception], words: str = "damaged") -> Iterator[None]:
+    """Turn what decoders raise of bad bytes into one error."""
+    try:
+        yield
+    except damage as error:
+        raise failure(f"{words}: {error}") from error
+    except OSError as error:
+        # gzip and bz2 say so of damage; a disk's errors have a number.
+        if error.errno is not None:
+            raise
+        raise failure(f"damaged: {error}") from error
 
 
 @dataclass(frozen=True)

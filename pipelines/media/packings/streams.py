@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import zstandard
 
-from pipelines.media.packings.packing import CHUNK, Limits, PackingError
+from pipelines.media.packings.packing import CHUNK, Limits, PackingError, damage_as
 
 XZ_MEMORY = 256 << 20
 """Bytes that undoing xz may take; a file can ask for gigabytes."""
@@ -109,15 +109,8 @@ class Metered:
         return b"".join(parts)
 
     def _some(self, size: int) -> bytes:
-        try:
+        with damage_as(PackingError, *DAMAGE, words="damaged or cut short"):
             return bytes(self.stream.read(size))
-        except DAMAGE as error:
-            raise PackingError(f"damaged or cut short: {error}") from error
-        except OSError as error:
-            # gzip and bz2 say so of damage; a disk's errors have a number.
-            if error.errno is not None:
-                raise
-            raise PackingError(f"damaged: {error}") from error
 
 
 @contextmanager

@@ -19,7 +19,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
-from pipelines.media.packings.packing import Guard, Limits, Member, MemberError, PackingError, copy, shown
+from pipelines.media.packings.packing import (
+    Guard,
+    Limits,
+    Member,
+    MemberError,
+    PackingError,
+    copy,
+    damage_as,
+    shown,
+)
 
 LOCAL = struct.Struct("<4s5H3L2H")
 """mark, version, flags, method, time, date, checksum, packed, unpacked, lengths of name and extra."""
@@ -177,16 +186,12 @@ def _link(archive: zipfile.ZipFile, entry: _Entry) -> str:
 def _member(archive: zipfile.ZipFile, entry: _Entry) -> Member:
     def spool_to(path: Path) -> None:
         _check_readable(archive, entry.info)
-        try:
-            with archive.open(entry.info) as content, path.open("wb") as file:
-                copy(content, file)
-        except DAMAGE as error:
-            raise MemberError(f"damaged: {error}") from error
-        except OSError as error:
-            # bz2 says so of damage; a disk's errors have a number.
-            if error.errno is not None:
-                raise
-            raise MemberError(f"damaged: {error}") from error
+        with (
+            damage_as(MemberError, *DAMAGE),
+            archive.open(entry.info) as content,
+            path.open("wb") as file,
+        ):
+            copy(content, file)
 
     bare = entry.text.endswith(("/", "\\")) or stat.S_IFMT(entry.mode) not in (0, stat.S_IFREG)
     return Member(shown(entry.text), None if bare else spool_to)

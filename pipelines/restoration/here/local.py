@@ -20,7 +20,7 @@ import torch
 from av.error import FFmpegError
 from numpy.typing import NDArray
 
-from pipelines.media import Medium, MediumError, Piece, medium_in, medium_of
+from pipelines.media import MediumError, Piece, medium_in, medium_of
 from pipelines.restoration.manifest import FAILED, PASSED, REJECTED, RESTORED
 from pipelines.restoration.settings import Settings
 from pipelines.services import models, storage
@@ -181,7 +181,7 @@ class _File:
         self.frames, self.degraded = self.frames + len(restored.pixels), self.degraded + found
         encoding = self.local.settings.encoding
         with _failing("could not be written"):
-            needed = found or (self.kind.join is not None and not self.kind.copies)
+            needed = found or self.kind.join is not None
             self.parts.add(self.kind.write(piece.state, restored.pixels, encoding) if needed else b"")
         if self.comparing:
             self._compare(lambda: self.compared.add(self._beside(piece, restored)))
@@ -211,7 +211,7 @@ class _File:
     def _join(self, parts: _Parts, target: str) -> Sequence[str]:
         """Put the parts together and write that; what could not be kept."""
         lost: Sequence[str] = ()
-        written = self.folder / f"written{_ending(self.kind, self.source.name)}"
+        written = self.folder / f"written{self.kind.ending(self.source.name)}"
         with _failing("could not be joined"):
             if self.kind.join is not None:
                 lost = self.kind.join(iter(parts), self.source, written)
@@ -244,7 +244,3 @@ def _picture(state: Picture, pixels: NDArray[Any], suffix: str) -> bytes:
     format = "PNG" if suffix.lower() == ".png" else "JPEG"
     profile = state.icc_profile if state.mode == "RGB" else None
     return images.encode(Picture(pixels, format, icc_profile=profile), quality=90)
-
-
-def _ending(kind: Medium, name: str) -> str:
-    return max((suffix for suffix in kind.suffixes if name.lower().endswith(suffix)), key=len)

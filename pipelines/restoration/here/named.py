@@ -93,11 +93,11 @@ def _place(uri: str) -> str:
 
 def _split(key: str) -> tuple[str, str]:
     """Stem and ending, which may have two dots."""
-    kind, name = medium_of(key), key.lower()
+    kind = medium_of(key)
     if kind is None:
         return posixpath.splitext(key)
-    ending = max((suffix for suffix in kind.suffixes if name.endswith(suffix)), key=len)
-    return key[: -len(ending)], key[-len(ending) :]
+    ending = kind.ending(key)
+    return key[: -len(ending)], ending
 
 
 def targets(found: Sequence[Named], out: str | None, *, compare: bool) -> list[Targets]:
