@@ -46,7 +46,7 @@ class Stream:
     def __init__(self, work: Work, items: Sequence[dict[str, Any]]) -> None:
         """Start the work on these. A Ray cluster must be there."""
         self.quarantine = Quarantine(work.piece_seconds)
-        self._rows: queue.Queue[dict[str, Any] | BaseException | None] = queue.Queue(64)
+        self._rows: queue.Queue[dict[str, Any] | Exception | None] = queue.Queue(64)
         self._results = _results(work, items, self.quarantine)
         self._ended = threading.Event()
         threading.Thread(target=self._pull, daemon=True).start()
@@ -62,10 +62,12 @@ class Stream:
                 continue
             if row is None:
                 return
-            if isinstance(row, BaseException):
+            if isinstance(row, ray.exceptions.RayError):
                 raise RuntimeError(
                     f"the stream broke: {row}\nwhat is done is kept; start the job again"
                 ) from row
+            if isinstance(row, Exception):
+                raise row
             yield row
 
     def in_hand(self) -> Iterator[dict[str, Any]]:
@@ -86,7 +88,7 @@ class Stream:
                 if self._ended.is_set():
                     return
             self._rows.put(None)
-        except ray.exceptions.RayError as error:
+        except Exception as error:  # noqa: BLE001 (raised where the rows are taken, who would wait for ever)
             self._rows.put(error)
 
 
