@@ -4,7 +4,8 @@ Each job that wants a destination puts a ticket into `_spair/lease/` and beats i
 differ in conditional writes (some ignore them silently), but a read after a write sees it everywhere, and on
 that alone it rests, much like Lamport's bakery: a ticket is written, then after a pause all are read; one
 that says `holds` keeps the others out, and among those that only want, the first by name comes next and says
-so before it looks once more. Whether another lives is told by its beats, on one's own clock.
+so before it looks once more. Whether another lives is told by its beats, on one's own clock; of one on the
+same machine the system knows it at once.
 """
 
 from __future__ import annotations
@@ -19,11 +20,15 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from pipelines.services import storage, tracking
 from pipelines.services.faults import HeldError
 from pipelines.services.storage import StorageError
+
+HIDDEN = "hidden"
+"""Of a process that runs, but of which the system does not say more."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,17 @@ class Ticket:
     since: str
     holds: bool = False
     beats: int = 0
+    machine: str = ""
+    """A running system and a space of process numbers in it; "" where the system has no name for them."""
+    process: str = ""
+    """Its process' number there, and when that began."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether its process is known to be no more, which only its own machine knows."""
+        if not self.process or self.machine != _machine():
+            return False
+        return _process(self.process.split(" ")[0]) not in (self.process, HIDDEN)
 
 
 class Lease:
@@ -57,7 +73,13 @@ class Lease:
         self.pace = pace or Pace()
         now = tracking.now()
         holder = f"process {os.getpid()} on {socket.gethostname()}"
-        self.ticket = Ticket(f"{now.replace(':', '')}-{uuid.uuid4().hex}", holder, now)
+        self.ticket = Ticket(
+            f"{now.replace(':', '')}-{uuid.uuid4().hex}",
+            holder,
+            now,
+            machine=_machine(),
+            process=_process(str(os.getpid())) if _machine() else "",
+        )
         self.lost: str | None = None
         """Why another job may have the destination by now."""
         self._changing = threading.Lock()
@@ -118,16 +140,22 @@ class Lease:
         )
 
     def _lives(self, ticket: Ticket, tell: Callable[[str], None]) -> bool:
+        if ticket.ended:
+            tell(f"{ticket.holder} is no more: its lease is taken over")
+        elif self._silent(ticket):
+            tell(f"{ticket.holder} has given no sign for {self.pace.dead:.0f} s: its lease is taken over")
+        else:
+            return True
+        storage.delete(self._uri(ticket.name))
+        return False
+
+    def _silent(self, ticket: Ticket) -> bool:
         now = time.monotonic()
         beats, when = self._seen.get(ticket.name, (-1, now))
         if ticket.beats != beats:
             self._seen[ticket.name] = (ticket.beats, now)
-            return True
-        if now - when < self.pace.dead:
-            return True
-        tell(f"{ticket.holder} has given no sign for {self.pace.dead:.0f} s: its lease is taken over")
-        storage.delete(self._uri(ticket.name))
-        return False
+            return False
+        return now - when >= self.pace.dead
 
     def _tickets(self) -> Iterator[Ticket]:
         for item in list(storage.list_objects(self.folder)):
@@ -161,3 +189,24 @@ class Lease:
 
     def _uri(self, name: str) -> str:
         return storage.join(self.folder, f"{name}.json")
+
+
+def _machine() -> str:
+    """Tells Linux systems, from one start to the next, and containers' own process numbers apart."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
+
+
+def _process(number: str) -> str:
+    """A process that runs: its number, and when it began in the system's ticks; "" where there is none."""
+    try:
+        os.kill(int(number), 0)
+        fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
+    except ProcessLookupError:
+        return ""
+    except (OSError, ValueError):
+        return HIDDEN  # another user's
+    return "" if fields[0] in "ZX" else f"{number} {fields[19]}"

@@ -1,6 +1,10 @@
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -57,12 +61,37 @@ def test_a_dead_jobs_lease_is_taken_over(tmp_path):
         left = json.loads(ticket.read_text())
     dead = tmp_path / "_spair" / "lease" / "0-dead.json"
     dead.parent.mkdir(parents=True, exist_ok=True)
-    dead.write_text(json.dumps({**left, "name": "0-dead", "holder": "process 7 on node-3"}))
+    away = {"name": "0-dead", "holder": "process 7 on node-3", "machine": "another"}
+    dead.write_text(json.dumps({**left, **away}))
     told = []
     with Lease(str(tmp_path), PACE).held(30, told.append):
         assert not dead.exists()
     assert told[0].startswith("waiting for process 7 on node-3")
     assert "process 7 on node-3 has given no sign" in told[1]
+
+
+@pytest.mark.long
+def test_one_that_was_killed_on_this_machine_is_not_waited_for(tmp_path):
+    holding = "import sys, time; from pipelines.restoration.lease import Lease\n"
+    holding += "with Lease(sys.argv[1]).held(0, print): print('holds', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", holding, str(tmp_path)], stdout=subprocess.PIPE) as job:
+        assert job.stdout is not None
+        assert job.stdout.readline() == b"holds\n"
+        refused = pytest.raises(HeldError, match=f"process {job.pid} on")
+        with refused, Lease(str(tmp_path), PACE).held(0, nothing):
+            pass
+        job.kill()
+        told, patient = [], replace(PACE, dead=60.0)
+        with Lease(str(tmp_path), patient).held(30, told.append):
+            assert [f"process {job.pid}" in line and "is no more" in line for line in told] == [True]
+
+
+def test_another_with_the_number_of_one_that_ended_is_not_it(tmp_path):
+    ticket = Lease(str(tmp_path)).ticket
+    assert not ticket.ended
+    assert replace(ticket, process=f"{os.getpid()} 1").ended  # began at another time
+    assert not replace(ticket, machine="another", process="1 1").ended
+    assert not replace(ticket, machine="", process="").ended  # written by what knew no machines
 
 
 def test_one_that_was_taken_for_dead_learns_it(tmp_path):
