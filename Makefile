@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 # Written when set-up is complete, so that an interrupted one starts again and a finished one never does
 # until the pinned packages change.
 READY := $(VENV)/ready
-# Tests run in two processes; those on the Ray cluster stay in one of them (tests/conftest.py).
-TWO := --numprocesses 2 --dist loadgroup
+# Tests run in a few processes; those on the Ray cluster stay in one of them (tests/conftest.py), and what
+# they wait for leaves two cores room for a third.
+SHARED := --dist loadgroup --numprocesses
 
 .PHONY: demo test check stack gpu lock clean help
 
@@ -23,13 +24,13 @@ demo: $(READY)
 	@exec $(BIN)/python -m infra.demo
 
 test: $(READY)
-	@$(BIN)/python -m pytest $(TWO) --durations=20 $(ARGS)
+	@$(BIN)/python -m pytest $(SHARED) 3 --durations=20 $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest $(TWO) -m "not cluster and not long" $(ARGS)
+	$(BIN)/python -m pytest $(SHARED) 2 -m "not cluster and not long" $(ARGS)
 
 stack: $(READY)
 	@exec $(BIN)/python -m infra.stack

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, NamedTuple
 
 from pipelines.data.owners import LayoutName
-from pipelines.judging import evaluation
-from pipelines.judging.evaluation import EvaluateConfig, SetResult
-from pipelines.judging.untouched import Untouched, untouched
+from pipelines.judging import clips, evaluation
+from pipelines.judging.decision import Bars, Decision, all_of, decide, decide_clean, decide_clips, measure_of
+from pipelines.judging.evaluation import EvaluateConfig
+from pipelines.judging.untouched import untouched
 from pipelines.services import models, tracking
-from pipelines.services.models import AliasMovedError, ModelError
-from spair_core.degradations import catalogue
-
-Metric = Literal["psnr_y", "psnr_rgb"]
-"""Tasks that the field judges on Y; the others are judged on RGB."""
+from pipelines.services.models import AliasMovedError, ModelError, ResolvedModel
 
 
 @dataclass(frozen=True)
@@ -29,34 +26,31 @@ class PromoteConfig:
     """Shards or folders of pairs."""
     layout: LayoutName = "folders"
     """How the folders of `data` are laid out, where they are not shards."""
+    footage: tuple[str, ...] = ()
+    """Clips with their truth, by which models for footage are judged: also by flicker."""
+    footage_layout: LayoutName = "clip-pairs"
+    """How `footage` is laid out: input/NAME.mp4 with target/NAME.mp4, or folders of frames (folders)."""
+    clean: tuple[str, ...] = ()
+    """Clean pictures that the candidate must leave as they are: folders, shards or pairs (their targets)."""
     rollback: str | None = None
     """Instead: models:/NAME, whose alias goes back to where it was before the last promotion."""
     alias: str = "champion"
     """The alias to move."""
-    margin: float = 0.05
-    """dB of PSNR by which the mean over the sets must be better: on Y for rain and raindrops, else on RGB."""
-    tolerance: float = 0.1
-    """dB by which no single set may be worse."""
-    clean: tuple[str, ...] = ()
-    """Clean pictures that the candidate must leave as they are: folders, shards or pairs (their targets)."""
-    clean_psnr: float = 35.0
-    """dB of PSNR (RGB) that clean pictures must keep on average, against themselves."""
-    clean_tolerance: float = 0.5
-    """dB by which the candidate may keep them worse than the champion does."""
+    bars: Bars = field(default_factory=Bars)
     actors: int = 1
     """Processes that hold a model."""
     num_gpus: float = 0.0
     """GPUs of each of them."""
     limit: int | None = None
-    """Look at only so many pictures of each set."""
+    """Look at only so many pictures of each set, and frames of each clip."""
     experiment: str = "spair-promotion"
     """MLflow experiment."""
 
     def __post_init__(self) -> None:
         if (self.candidate is None) == (self.rollback is None):
             raise ValueError("name a --candidate to promote, or a model to --rollback")
-        if self.candidate is not None and not self.data:
-            raise ValueError("name the --data on which the candidate must be better")
+        if self.candidate is not None and not self.data + self.footage:
+            raise ValueError("name the --data (or --footage) on which the candidate must be better")
 
     def evaluation(self) -> EvaluateConfig:
         """How both are judged."""
@@ -69,73 +63,12 @@ class PromoteConfig:
         )
 
 
-@dataclass(frozen=True)
-class Decision:
-    """Whether to promote (or to roll back), and why or why not."""
+class Part(NamedTuple):
+    """A part of the decision, what it rests on, and that as lines of a table."""
 
-    promote: bool
-    reason: str
-
-
-def metric_of(task: str) -> Metric:
-    """The score that models of a task are judged by; that of a joint model is written rain+raindrop."""
-    return "psnr_y" if catalogue.measures(task) == {"Y"} else "psnr_rgb"
-
-
-def decide(
-    candidate: Sequence[SetResult],
-    champion: Sequence[SetResult] | None,
-    *,
-    margin: float,
-    tolerance: float,
-    metric: Metric = "psnr_y",
-) -> Decision:
-    """Hold a candidate against the champion by `metric`, or against the pictures as they came.
-
-    Both must have been judged on the same pictures; raises ValueError where they were not.
-    """
-    against = "the champion" if champion is not None else "the pictures as they came (there is no champion)"
-    if champion is not None:
-        other = {r.name: (r.count, getattr(r, metric)) for r in champion}
-    else:
-        other = {r.name: (r.count, getattr(r, f"input_{metric}")) for r in candidate}
-    gains = {}
-    for result in candidate:
-        count, bar = other.get(result.name, (0, 0.0))
-        if count != result.count or result.count == 0:
-            raise ValueError(
-                f"{result.name}: judged {result.count} pictures for one and {count} for the other"
-            )
-        gains[result.name] = getattr(result, metric) - bar
-    mean = sum(gains.values()) / len(gains)
-    worst = min(gains, key=lambda name: gains[name])
-    if gains[worst] < -tolerance:
-        return Decision(
-            False,
-            f"{gains[worst]:+.2f} dB against {against} on {worst}; at most {tolerance} dB worse is allowed",
-        )
-    if mean < margin:
-        return Decision(False, f"{mean:+.2f} dB against {against} on average; {margin:+} dB is asked for")
-    return Decision(
-        True, f"{mean:+.2f} dB against {against} on average, {gains[worst]:+.2f} dB on {worst}, its worst set"
-    )
-
-
-def decide_clean(
-    candidate: Untouched, champion: Untouched | None, *, least: float, tolerance: float
-) -> Decision:
-    """Whether a candidate leaves clean pictures clean: `least` dB, and the champion's less `tolerance`.
-
-    Both must have been judged on the same pictures.
-    """
-    kept = f"clean pictures keep {candidate.psnr:.2f} dB"
-    if candidate.psnr < least:
-        return Decision(False, f"{kept}; {least} dB are asked for")
-    if champion is not None and candidate.psnr < champion.psnr - tolerance:
-        return Decision(
-            False, f"{kept}, with the champion {champion.psnr:.2f} dB; {tolerance} dB less is allowed"
-        )
-    return Decision(True, kept)
+    decision: Decision
+    facts: dict[str, Any]
+    lines: list[str]
 
 
 def promote(config: PromoteConfig) -> tuple[Decision, str]:
@@ -180,38 +113,55 @@ def _registered(spec: str) -> str:
 
 def _judged(
     config: PromoteConfig, name: str, version: int, current: int | None
-) -> tuple[Decision, Mapping[str, object], str]:
+) -> tuple[Decision, dict[str, Any], str]:
     """The decision, what it rests on, and that as a table."""
     uris = [models.version_uri(name, number) for number in (version, current) if number is not None]
     contenders = [models.resolve(uri) for uri in uris]
-    results = [evaluation.evaluate(config.evaluation(), model) for model in contenders]
-    candidate, champion = results[0], results[1] if current is not None else None
-    metric = metric_of(contenders[0].card.task)
-    decision = decide(candidate, champion, margin=config.margin, tolerance=config.tolerance, metric=metric)
-    roles = ("candidate", "champion")
-    parts = [
-        f"{role} {uri}\n{evaluation.table(r)}" for role, uri, r in zip(roles, uris, results, strict=False)
-    ]
-    facts: dict[str, object] = {
-        role: [result.to_dict() for result in r] for role, r in zip(roles, results, strict=False)
-    }
+    judges = ((_on_pictures, config.data), (_on_clips, config.footage), (_on_clean, config.clean))
+    parts = [judge(config, contenders) for judge, wanted in judges if wanted]
+    lines = [line for part in parts for line in part.lines]
     if not config.clean:
-        parts.append("clean pictures: none were named (--clean), so none were looked at")
-        return decision, facts, "\n".join(parts)
+        lines.append("clean pictures: none were named (--clean), so none were looked at")
+    facts = {key: value for part in parts for key, value in part.facts.items()}
+    return all_of([part.decision for part in parts]), facts, "\n".join(lines)
+
+
+ROLES = ("candidate", "champion")
+
+
+def _on_pictures(config: PromoteConfig, contenders: Sequence[ResolvedModel]) -> Part:
+    found = [evaluation.evaluate(config.evaluation(), model) for model in contenders]
+    decision = decide(
+        found[0], found[1] if found[1:] else None, config.bars, measure_of(contenders[0].card.task)
+    )
+    return Part(
+        decision,
+        {role: [result.to_dict() for result in one] for role, one in zip(ROLES, found, strict=False)},
+        _titled(contenders, [evaluation.table(one) for one in found]),
+    )
+
+
+def _on_clips(config: PromoteConfig, contenders: Sequence[ResolvedModel]) -> Part:
+    how = replace(config.evaluation(), data=config.footage, layout=config.footage_layout, footage=True)
+    found = [clips.judge_clips(how, model) for model in contenders]
+    decision = decide_clips(found[0], found[1] if found[1:] else None, config.bars)
+    facts = {
+        f"{role}'s clips": [clip.to_dict() for clip in one] for role, one in zip(ROLES, found, strict=False)
+    }
+    return Part(decision, facts, _titled(contenders, [clips.table(one) for one in found]))
+
+
+def _on_clean(config: PromoteConfig, contenders: Sequence[ResolvedModel]) -> Part:
     left = untouched(
         contenders, config.clean, actors=config.actors, num_gpus=config.num_gpus, limit=config.limit
     )
-    clean = decide_clean(
-        left[0],
-        left[1] if current is not None else None,
-        least=config.clean_psnr,
-        tolerance=config.clean_tolerance,
-    )
-    parts += [str(result) for result in left]
-    facts["clean"] = [asdict(result) for result in left]
-    deciding = [d for d in (decision, clean) if not d.promote] or [decision, clean]
-    both = Decision(decision.promote and clean.promote, "; ".join(d.reason for d in deciding))
-    return both, facts, "\n".join(parts)
+    decision = decide_clean(left[0], left[1] if left[1:] else None, config.bars)
+    return Part(decision, {"clean": [asdict(one) for one in left]}, [str(one) for one in left])
+
+
+def _titled(contenders: Sequence[ResolvedModel], tables: Sequence[str]) -> list[str]:
+    named = zip(ROLES, contenders, tables, strict=False)
+    return [f"{role} {model.uri}\n{table}" for role, model, table in named]
 
 
 def _moved(alias: str, name: str, version: int, current: int | None, decision: Decision) -> Decision:

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import cv2
@@ -78,7 +79,9 @@ class Stream:
 
     def _pull(self) -> None:
         try:
-            for row in self._results.iter_rows():
+            # Without prefetching rows are had when they are there; else they wait for those after them.
+            blocks = self._results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+            for row in chain.from_iterable(block.to_pylist() for block in blocks):
                 while not self._ended.is_set():
                     try:
                         self._rows.put(row, timeout=0.5)

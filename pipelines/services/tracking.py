@@ -346,8 +346,9 @@ def register_model(
 
     The version loads as pyfunc (see `registered_model`) anywhere: it brings the project's code along,
     its weights as safetensors and, as metadata, its whole origin. Its tags are the given ones, the file's
-    digest, the task, the data's digests, the metrics, and the code's revision where that is known. The
-    run shows the model as its output and the data as its input; the metrics are the model's too.
+    digest, the task, the data's digests, the metrics, and the code's revision where that is known; its
+    description is its card. The run shows the model as its output and the data as its input; the metrics
+    are the model's too.
     """
     from mlflow.exceptions import MlflowException
 
@@ -372,9 +373,21 @@ def register_model(
                 raise
         logged = _log_model(store, run, _saved(data, metadata, Path(temporary)), origin, facts)
         version = store.create_model_version(
-            name, f"models:/{logged}", run.run_id, tags=facts, model_id=logged
+            name,
+            f"models:/{logged}",
+            run.run_id,
+            tags=facts,
+            description=_described(card, origin),
+            model_id=logged,
         )
     return int(version.version)
+
+
+def _described(card: ModelCard, origin: Origin) -> str:
+    """A model's card as MLflow shows it: Markdown."""
+    told = {"takes away": card.task, "counts a pixel as degraded from": f"{card.mask_threshold:g}"}
+    told |= card.provenance | {f"{name} at its end": f"{value:.4g}" for name, value in origin.metrics.items()}
+    return "\n".join(f"- **{name}**: {value}" for name, value in told.items())
 
 
 def _log_model(store: MlflowClient, run: Run, folder: Path, origin: Origin, facts: Mapping[str, str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gzip
 import json
 import runpy
@@ -33,13 +34,18 @@ def build(folder: Path) -> list[Manifest]:
     found: list[Manifest] = []
     for name in wanted["resources"]:
         path = folder / name
-        found += build(path) if path.is_dir() else list(yaml.safe_load_all(path.read_text()))
+        found += build(path) if path.is_dir() else copy.deepcopy(_documents(path))
     for change in wanted.get("patches", ()):
         for manifest in found:
             if manifest["kind"] == change["target"]["kind"]:
                 for operation in yaml.safe_load(change["patch"]):
                     _patched(manifest, **operation)
     return found
+
+
+@cache
+def _documents(path: Path) -> list[Manifest]:
+    return list(yaml.safe_load_all(path.read_text()))
 
 
 def _patched(manifest: Manifest, op: str, path: str, value: Any) -> None:

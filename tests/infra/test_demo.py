@@ -24,6 +24,7 @@ from spair_core.network import NetworkConfig, Spair
 from spair_core.weights import ModelCard, save
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.xdist_group("demo")  # its footage is made once
 
 
 @pytest.fixture(scope="module")

@@ -60,7 +60,7 @@ class Kubernetes(BaseHTTPRequestHandler):
 def kubernetes():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Kubernetes)
     server.made, server.asked, server.refuses, server.ends = [], [], [], [{}]
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     yield server
     server.shutdown()

@@ -65,7 +65,16 @@ def gpu() -> str:
     return "cuda"
 
 
-@pytest.fixture(params=[*ORDERS.values(), pytest.param(None, marks=pytest.mark.gpu)], ids=[*ORDERS, "native"])
+WHERE = [
+    *(
+        pytest.param(order, id=name, marks=() if name == "random" else pytest.mark.long)
+        for name, order in ORDERS.items()
+    ),
+    pytest.param(None, id="native", marks=pytest.mark.gpu),
+]
+
+
+@pytest.fixture(params=WHERE)
 def device(request):
     """Where the kernels run: on the CPU with that order of threads, or on a GPU."""
     if request.param is None:

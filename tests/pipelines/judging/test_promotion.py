@@ -6,67 +6,12 @@ from pathlib import Path
 import pytest
 
 from jobs import promote as job
-from pipelines.judging import evaluation, promotion
-from pipelines.judging.evaluation import SetResult, WorstGain
-from pipelines.judging.promotion import PromoteConfig, decide, decide_clean
-from pipelines.judging.untouched import Untouched
+from pipelines.judging import clips, evaluation, promotion
+from pipelines.judging.decision import Bars
+from pipelines.judging.promotion import PromoteConfig
 from pipelines.services import models, tracking
 from spair_core import weights
-
-
-def result(name, psnr, count=5, before=25.0, rgb=None):
-    rgb = psnr if rgb is None else rgb
-    return SetResult(
-        name, count, psnr, 0.9, rgb, 0.9, before, WorstGain("a", 0), 1, 1, 0.1, 1, input_psnr_rgb=before - 2
-    )
-
-
-def decided(candidate, champion, **options):
-    return decide(candidate, champion, margin=0.05, tolerance=0.1, **options)
-
-
-def test_a_candidate_must_be_better_on_average_and_nowhere_much_worse():
-    better = decided([result("a", 31), result("b", 30)], [result("a", 30), result("b", 30)])
-    assert better.promote
-    assert "+0.50 dB" in better.reason
-    assert not decided([result("a", 30.01)], [result("a", 30)]).promote
-    worse_once = decided([result("a", 35), result("b", 29)], [result("a", 30), result("b", 30)])
-    assert not worse_once.promote
-    assert "on b" in worse_once.reason
-    assert decided([result("a", 26)], None).promote
-    assert not decided([result("a", 24)], None).promote
-    with pytest.raises(ValueError, match="judged 5 pictures for one and 4"):
-        decided([result("a", 26)], [result("a", 26, count=4)])
-
-
-def test_each_task_is_judged_by_its_own_metric():
-    assert [promotion.metric_of(task) for task in ("rain", "rain+raindrop", "blur", "shadow")] == [
-        "psnr_y",
-        "psnr_y",
-        "psnr_rgb",
-        "psnr_rgb",
-    ]
-    candidate, champion = [result("a", 31, rgb=28)], [result("a", 30, rgb=29)]
-    assert decided(candidate, champion, metric="psnr_y").promote
-    assert not decided(candidate, champion, metric="psnr_rgb").promote
-    assert not decided([result("a", 24, rgb=24)], None, metric="psnr_y").promote
-    assert decided([result("a", 24, rgb=24)], None, metric="psnr_rgb").promote
-
-
-def left(psnr):
-    return Untouched("models:/rain/1", 3, psnr, ("a", psnr - 5), 0.01)
-
-
-def test_clean_pictures_must_stay_clean():
-    def clean(candidate, champion):
-        return decide_clean(candidate, champion, least=40, tolerance=0.5)
-
-    assert clean(left(41), None).promote
-    assert not clean(left(39.9), None).promote
-    assert clean(left(41), left(41.4)).promote
-    worse = clean(left(41), left(41.6))
-    assert not worse.promote
-    assert "with the champion 41.60 dB" in worse.reason
+from tests.pipelines.judging.test_decision import clip, left, result
 
 
 def test_the_flags_name_one_thing_to_do():
@@ -118,7 +63,7 @@ def test_the_alias_moves_and_all_is_written_down(scores, capsys):
     assert refused.tags["promotion.against"] == "2"
     assert "PSNR-Y" in refused.description
     run = store.get_run(refused.tags["promotion.run"])
-    assert run.data.params["margin"] == "0.05"
+    assert run.data.params["bars.margin"] == "0.05"
     written = Path(store.download_artifacts(run.info.run_id, "decision.json"))
     kept = json.loads(written.read_text())
     assert (kept["candidate"][0]["psnr_y"], kept["champion"][0]["psnr_y"]) == (31.0, 32.0)
@@ -145,8 +90,36 @@ def test_a_candidate_that_touches_clean_pictures_is_refused(scores, monkeypatch,
     assert promoted("models:/rain/1", clean=("photos",)) == 0
     keep(44, 45)
     assert promoted("models:/rain/2", clean=("photos",)) == 3
-    assert promoted("models:/rain/2", clean=("photos",), clean_tolerance=1.5) == 0
+    assert promoted("models:/rain/2", clean=("photos",), bars=Bars(clean_tolerance=1.5)) == 0
     assert champion() == 2
+
+
+def test_a_model_for_footage_is_judged_on_clips(scores, monkeypatch, capsys):
+    seen = {1: clip("drive", 33.0), 2: clip("drive", 35.0, flicker=1.3), 3: clip("drive", 35.0)}
+    asked = []
+
+    def judged(config, model):
+        asked.append(config)
+        return [seen[int(model.uri.rpartition("/")[2])]]
+
+    monkeypatch.setattr(clips, "judge_clips", judged)
+    of = {"data": (), "footage": ("drives",)}
+    assert job.main(PromoteConfig("models:/rain/1", **of)) == 0
+    assert (asked[0].data, asked[0].layout, asked[0].footage) == (("drives",), "clip-pairs", True)
+    assert job.main(PromoteConfig("models:/rain/2", **of)) == 3
+    assert "not promoted: clips flicker 1.300 times as much" in capsys.readouterr().out
+    assert job.main(PromoteConfig("models:/rain/3", **of)) == 0
+    store = tracking.client()
+    kept = store.get_model_version("rain", "2").tags["promotion.run"]
+    written = json.loads(Path(store.download_artifacts(kept, "decision.json")).read_text())
+    assert written["candidate's clips"][0]["flicker"] == 1.3
+
+
+def test_what_is_judged_bad_on_pictures_is_not_saved_by_clips(scores, monkeypatch, capsys):
+    monkeypatch.setattr(clips, "judge_clips", lambda *_: [clip("drive", 40.0)])
+    assert promoted("models:/rain/2") == 0
+    assert promoted("models:/rain/1", footage=("drives",)) == 3
+    assert "not promoted: -1.00 dB against the champion" in capsys.readouterr().out
 
 
 def test_rolling_back_goes_back_a_promotion_at_a_time(scores, capsys):

@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 import torch
 
+from pipelines.judging import promotion
 from pipelines.media import EncodeConfig, Encoding, Piece, clips, packed, unpacked
 from pipelines.restoration import ledger, pieces, restore, stream
 from pipelines.restoration.manifest import FAILED, IGNORED, PASSED, REJECTED, RESTORED, Manifest, Verdict
 from pipelines.restoration.pieces import Work
 from pipelines.restoration.restore import RestoreConfig
-from pipelines.services import models, storage
+from pipelines.services import models, storage, tracking
 from pipelines.services.faults import TooManyLostError
 from pipelines.services.quarantine import Quarantine
 from spair_core import images, inference, precision, weights
@@ -300,32 +301,38 @@ def test_what_kills_its_process_costs_only_itself(cluster, footage, photos, mlfl
 def test_a_run_that_is_stopped_keeps_what_is_done_and_gives_up_the_rest(
     cluster, footage, photos, mlflow_store, monkeypatch
 ):
-    for i in range(12):
+    for i in range(16):
         storage.write_bytes(f"{footage}/many/{i:02d}.png", encode_png(photos[i % 4][:100, :150]))
     config = RestoreConfig(f"{footage}/many", f"{footage}/done", model=f"{footage}/model", panels=1)
     taken, take, decode = [], restore._take, pieces.decode
 
-    def slowly(item, reach, quarantine):
-        time.sleep(0.5)
+    def one_after_the_first_verdict(item, reach, quarantine):
+        until = time.monotonic() + 60
+        while item["key"] > "02" and not storage.exists(f"{footage}/taken"):
+            assert time.monotonic() < until, (
+                "what was done first has not been taken while the next was in hand"
+            )
+            time.sleep(0.1)
         yield from decode(item, reach, quarantine)
 
     def stopped_after_two(row, ledger):
         take(row, ledger)
         taken.append(row["key"])
         if len(taken) == 2:
+            storage.write_bytes(f"{footage}/taken", b"")
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
         patched.setattr(restore, "_take", stopped_after_two)
-        patched.setattr(stream, "decode", slowly)
+        patched.setattr(stream, "decode", one_after_the_first_verdict)
         with pytest.raises(KeyboardInterrupt):
             restore.restore(config)
     done = {item.key for item in Manifest(config.destination)}
-    assert set(taken[:2]) <= done < {f"{i:02d}.png" for i in range(12)}
+    assert set(taken[:2]) <= done < {f"{i:02d}.png" for i in range(16)}
     there = {item.key for item in storage.list_objects(config.destination) if item.key.endswith(".png")}
     assert {key for key in there if not key.startswith("_spair")} == done  # nothing is done without a verdict
     again = restore.restore(config)
-    assert (again.already, again.count(RESTORED)) == (len(done), 12 - len(done))
+    assert (again.already, again.count(RESTORED)) == (len(done), 16 - len(done))
 
 
 @pytest.mark.cluster
@@ -348,8 +355,14 @@ def test_windows_follow_one_another(cluster, footage, tmp_path, monkeypatch, mlf
         storage.download(f"{footage}/raw/{key}", _made(source / key))
     monkeypatch.setattr(restore, "WINDOW", 2)
     config = replace(config, model=f"{footage}/model", panels=1)
-    summary = restore.restore(config)
+    with monkeypatch.context() as patched:
+        summary = restore.restore(replace(config, model=_rolled_back_meanwhile(footage, patched)))
     assert summary.counts == {RESTORED: 2, REJECTED: 2, IGNORED: 1}
+    # All windows have the version that was champion when the run began; it is that file's.
+    assert models.aliased("night", "champion") == 1
+    assert {item.model_digest for item in Manifest(config.destination) if item.verdict != IGNORED} == {
+        weights.digest(storage.read_bytes(config.model))
+    }
     assert len(list((tmp_path / "dry" / "_spair" / "panels").iterdir())) == 1
 
     os.utime(source / "cam1" / "a.png", (0, 0))
@@ -364,6 +377,27 @@ def test_windows_follow_one_another(cluster, footage, tmp_path, monkeypatch, mlf
     ]  # fmt: skip
     monkeypatch.setattr(restore, "Stream", None)
     assert restore.restore(config).already == 3
+
+
+def _rolled_back_meanwhile(footage, patched):
+    """A registered model whose alias goes back to the version before as soon as a run has an item."""
+    ours = storage.read_bytes(f"{footage}/model")
+    older = weights.save(weights.load(ours)[0], replace(weights.read_card(ours), provenance={"is": "older"}))
+    with tracking.run("models", "two versions") as run:
+        for version, data in enumerate((older, ours), 1):
+            tracking.register_model("night", data, weights.read_card(data), run=run)
+            known = {"expected": version - 1 or None, "versions": range(1, version + 1)}
+            models.move_alias("night", "champion", version, **known)
+    take = restore._take
+
+    def take_and_go_back(row, ledger):
+        take(row, ledger)
+        if models.aliased("night", "champion") == 2:
+            decision, _ = promotion.promote(promotion.PromoteConfig(rollback="models:/night"))
+            assert decision.promote
+
+    patched.setattr(restore, "_take", take_and_go_back)
+    return "models:/night@champion"
 
 
 def _made(path):

@@ -1,5 +1,6 @@
 """How a stream ends; what its rows say is tested through whole restorations."""
 
+import pyarrow as pa
 import pytest
 import ray
 
@@ -13,8 +14,8 @@ class Broken:
     def __init__(self, error):
         self.error = error
 
-    def iter_rows(self):
-        yield {"key": "a.png"}
+    def iter_batches(self, **_):
+        yield pa.table({"key": ["a.png"]})
         raise self.error
 
 

@@ -188,6 +188,8 @@ def test_a_version_carries_where_it_comes_from(mlflow_store, tiny_weights):
     assert version.tags["data"] == "s3://shards/rain " + "ab" * 32
     assert version.tags["metric.val_psnr_y"] == "28.5000"
     assert len(version.tags["revision"]) >= 40
+    for line in ("- **takes away**: rain", "- **from**: tests", "- **val_psnr_y at its end**: 28.5"):
+        assert line in version.description
 
     logged = store.get_logged_model(version.source.removeprefix("models:/"))
     assert str(logged.status) == "READY"
