@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import tyro
+from PIL import Image
 
 from infra import footage
 from infra.footage import Item, Pixels
@@ -122,6 +123,23 @@ def report(items: list[Item], folder: Path) -> None:
     storage.download(storage.join(result, manifest.FOLDER, "panels", panel), folder / "before-after.png")
     storage.download(storage.join(SOURCE, NIGHT, SHOWN_CLIP), folder / "rainy.mp4")
     storage.download(storage.join(result, SHOWN_CLIP), folder / "restored.mp4")
+    frames = [_frames(SHOWN_CLIP, (folder / name).read_bytes()) for name in ("rainy.mp4", "restored.mp4")]
+    loop(frames[0], frames[1], folder / "drive.webp")
+
+
+def loop(before: Pixels, after: Pixels, path: Path) -> None:
+    """Write an animation: rainy left of a line that goes to and fro, restored on its right."""
+    width = before.shape[2]
+    shown = []
+    for number, (rainy, restored) in enumerate(zip(before, after, strict=True)):
+        line = round(width * (0.5 + 0.35 * np.sin(2 * np.pi * number / len(before))))
+        frame = np.where(np.arange(width)[:, None] < line, rainy, restored)
+        frame[:, line : line + 2] = 255
+        shown.append(Image.fromarray(frame.astype(np.uint8)))
+    milliseconds = round(1000 / footage.FRAMES_PER_SECOND)
+    shown[0].save(
+        path, save_all=True, append_images=shown[1:], duration=milliseconds, loop=0, quality=55, method=4
+    )
 
 
 def _row(item: Item, verdict: Verdict) -> Row:
@@ -156,7 +174,7 @@ def _line(row: Row) -> str:
 def tell_where(folder: Path) -> None:
     """Print what to look at."""
     print(f"\nbefore and after   {folder}/before-after.png")
-    print(f"a clip and its restoration   {folder}/rainy.mp4  {folder}/restored.mp4")
+    print(f"a clip and its restoration   {folder}/rainy.mp4  {folder}/restored.mp4  {folder}/drive.webp")
     print("the run in MLflow, at http://127.0.0.1:5000 after")
     print(f"  .venv/bin/mlflow server --backend-store-uri sqlite:///{folder}/mlflow.db")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import math
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -17,6 +18,7 @@ from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
+import ray
 import ray.data
 import torch
 from numpy.typing import NDArray
@@ -36,6 +38,8 @@ from spair_core.learning import Batch, CropConfig, columns_of, crop_of, filmed, 
 
 BLOCKS_AHEAD = 200
 """Most tasks that one epoch is cut into; more only costs scheduling."""
+LATE_SECONDS = 60.0
+"""Without a crop for so long, an epoch says what it may be waiting for."""
 
 
 @dataclass(frozen=True)
@@ -100,11 +104,29 @@ def epoch_batches(
     )
     batches = crops.iter_batches(batch_size=size, prefetch_batches=2, drop_last=True)
     given = 0
-    for arrays in islice(batches, steps):
-        given += 1
-        yield to_batch(arrays)
+    late = threading.Timer(LATE_SECONDS, _tell_late)
+    late.daemon = True
+    late.start()
+    try:
+        for arrays in islice(batches, steps):
+            late.cancel()
+            given += 1
+            yield to_batch(arrays)
+    finally:
+        late.cancel()
     if given < steps:
         raise ValueError(f"epoch {epoch}: only {given} of {steps} batches could be read from the shards")
+
+
+def _tell_late() -> None:
+    free, all_of_them = (
+        found.get("CPU", 0) for found in (ray.available_resources(), ray.cluster_resources())
+    )
+    print(
+        f"no crop has come for {LATE_SECONDS:g} s: reading takes a whole CPU of a node, and of the cluster's "
+        f"{all_of_them:g} {free:g} are free; give the workers fewer (--cpus-per-worker), or add a node",
+        flush=True,
+    )
 
 
 def _crops_of_visit(

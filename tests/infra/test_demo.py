@@ -16,7 +16,9 @@ import av
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from infra import demo as program
 from infra import footage
 from spair_core.images import PictureError, decode
 from spair_core.metrics import psnr_y
@@ -70,6 +72,20 @@ def model(tiny_config: NetworkConfig, tmp_path_factory: pytest.TempPathFactory) 
     return path
 
 
+def test_a_loop_is_rainy_left_of_its_line_and_restored_right_of_it(tmp_path: Path) -> None:
+    before, after = (np.full((8, 40, 64, 3), value, np.uint8) for value in (60, 180))
+    program.loop(before, after, tmp_path / "loop.webp")
+    with Image.open(tmp_path / "loop.webp") as written:
+        assert (written.n_frames, written.info["loop"]) == (8, 0)
+        shares = []
+        for number in range(8):
+            written.seek(number)
+            pixels = np.asarray(written.convert("RGB"))[20, :, 0].astype(int)
+            assert (abs(pixels[0] - 60) < 8, abs(pixels[-1] - 180) < 8) == (True, True)
+            shares.append((pixels < 120).mean())
+    assert min(shares) < 0.2 < 0.8 < max(shares)
+
+
 @contextmanager
 def demo(model: Path, folder: Path) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "infra.demo", "--model", str(model), "--folder", str(folder)]
@@ -97,6 +113,8 @@ def test_the_whole_demo_keeps_to_loopback(
     assert verdicts.pop("stills/broken.jpg") == "rejected"
     assert set(verdicts.values()) == {"restored"}
     assert len(verdicts) == 7
+    with Image.open(tmp_path / "demo" / "drive.webp") as drive:
+        assert drive.n_frames == 36
     for name in ("before-after.png", "restored.mp4", "rainy.mp4", "mlflow.db"):
         assert (tmp_path / "demo" / name).stat().st_size > 0
 

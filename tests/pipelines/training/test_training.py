@@ -1,11 +1,14 @@
 """Crops from shards and a real, tiny Ray Train run, broken off and resumed."""
 
+import threading
+import time
 from dataclasses import replace
 
 import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+import ray
 import torch
 
 from pipelines.data import crop_stream, shards
@@ -71,6 +74,27 @@ def test_batches_are_the_same_every_time(cluster, data):
             (t.permute(0, 2, 3, 1) * 255).round().byte().numpy()[0] for t in (batch.degraded, batch.clean)
         ]
         assert (batch.mask[0, 0].bool().numpy() == mask_from_pair(*pair, 0.1)).all()
+
+
+@pytest.mark.cluster
+def test_what_an_epoch_waits_for_is_told(cluster, data, monkeypatch, capfd):
+    monkeypatch.setattr(crop_stream, "LATE_SECONDS", 0.5)
+    everything = ray.cluster_resources()["CPU"]
+    busy = ray.remote(num_cpus=everything)(type("Busy", (), {"there": lambda self: True})).remote()
+    assert ray.get(busy.there.remote())
+    config = CropConfig(crop_size=24, seed=5)
+    groups = shards.list_row_groups([f"{data}/train"])
+    batches, first = epoch_batches(groups, config, 0, batch_size=2, steps=1), []
+    reading = threading.Thread(target=lambda: first.append(next(batches)))
+    reading.start()
+    told = ""
+    while "no crop has come" not in told and reading.is_alive():
+        time.sleep(0.1)
+        told += capfd.readouterr().out
+    ray.kill(busy)
+    reading.join(60)
+    assert f"of the cluster's {everything:g} 0 are free" in told
+    assert len(first) == 1
 
 
 @pytest.mark.long
