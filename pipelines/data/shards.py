@@ -164,6 +164,7 @@ def read_record(uri: str) -> dict[str, Any] | None:
 
 def shard_uris(uri: str, split: str | None = None) -> list[str]:
     """The shards of a data set (of one split), or the one that `uri` names itself. Raises StorageError."""
+    uri = storage.absolute(uri)
     if uri.endswith(".parquet"):
         return [uri]
     record = read_record(uri)

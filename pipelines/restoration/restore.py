@@ -138,7 +138,11 @@ def restore(config: RestoreConfig) -> Summary:
 
 def _ledger(config: RestoreConfig, model: ResolvedModel, work: Work, book: Manifest) -> Ledger:
     accounts = Accounts(
-        config.destination, config.options, model.digest, config.panels, config.max_lost_share
+        storage.absolute(config.destination),
+        config.options,
+        model.digest,
+        config.panels,
+        config.max_lost_share,
     )
     joining = partial(join.remote, replace(work, model=b""))
     return Ledger(accounts, book, Summary(manifest=book.uri), joining)
@@ -166,9 +170,10 @@ def forecast(config: RestoreConfig) -> Forecast:
 
 def orphans(config: RestoreConfig, book: Manifest) -> Iterator[Verdict]:
     """What was restored of items that are no longer at the source."""
+    source = storage.absolute(config.source)
     for item, verdict in beside(storage.list_objects(config.source), iter(book)):
         gone = verdict if item is None else None
-        if gone is not None and gone.source_uri == storage.join(config.source, gone.key):
+        if gone is not None and gone.source_uri == storage.join(source, gone.key):
             yield gone
 
 
@@ -251,7 +256,7 @@ def _work(config: RestoreConfig, model: ResolvedModel) -> Work:
     precision = config.precision
     assert precision != "auto"
     return Work(
-        config.destination,
+        storage.absolute(config.destination),
         model.data,
         model.card.network.references,
         precision,

@@ -93,6 +93,12 @@ def folder_of(uri: str) -> str:
     return uri.rstrip("/").rpartition("/")[0] or ("/" if uri.startswith("/") else ".")
 
 
+def absolute(uri: str) -> str:
+    """The same location for processes that work in another folder, as those of a cluster do."""
+    local = "://" not in uri and not re.match(r"[a-z][a-z0-9+]+:/", uri)
+    return os.path.abspath(uri) if local else uri
+
+
 def resolve(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """The file system of a location and its path there.
 
@@ -158,9 +164,10 @@ def _ask(scheme: str, bucket: str) -> None:
 def list_objects(uri: str) -> Iterator[StoredObject]:
     """Every object below a prefix in the order of their keys' UTF-8 bytes, as it is listed.
 
-    Of an S3 bucket a page is in memory, elsewhere a folder. Raises NothingStoredError where there is no such
-    prefix, StorageError.
+    Of an S3 bucket a page is in memory, elsewhere a folder; their locations are absolute. Raises
+    NothingStoredError where there is no such prefix, StorageError.
     """
+    uri = absolute(uri)
     filesystem, root = resolve(uri)
     with explained(uri):
         if filesystem.isfile(root):

@@ -144,6 +144,17 @@ class TrainConfig:
         }
         return {k: str(v) for k, v in facts.items()} | {k: f"{v:.4f}" for k, v in measured.items()}
 
+    def anywhere(self) -> TrainConfig:
+        """The same for workers, which read and write what lies at its locations from folders of their own."""
+
+        def absolute(uri: str | None) -> str | None:
+            return uri and storage.absolute(uri)
+
+        crops = self.crops
+        layers, masks, shakes = absolute(crops.layers), absolute(crops.shadow_masks), absolute(crops.shakes)
+        crops = replace(crops, layers=layers, shadow_masks=masks, shakes=shakes)
+        return replace(self, storage=storage.absolute(self.storage), crops=crops)
+
     @property
     def epochs(self) -> int:
         """Of both phases."""
@@ -171,7 +182,7 @@ def train(config: TrainConfig) -> str:
     held_out = list_row_groups(config.validation, "val") if config.validation else []
     filesystem, path = storage.arrow_filesystem(config.storage)
     start = config.start()
-    job = {"config": config, "groups": groups, "held_out": held_out, "start": start}
+    job = {"config": config.anywhere(), "groups": groups, "held_out": held_out, "start": start}
     cluster.connect(worker_output=True)
     with tracking.run(config.experiment, config.name) as run:
         run.log_params(config)

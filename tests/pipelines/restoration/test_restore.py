@@ -7,6 +7,7 @@ import sys
 import tarfile
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -20,7 +21,6 @@ from pipelines.media import EncodeConfig, Encoding, Piece, clips, packed, unpack
 from pipelines.restoration import ledger, pieces, restore, stream
 from pipelines.restoration.manifest import FAILED, IGNORED, PASSED, REJECTED, RESTORED, Manifest, Verdict
 from pipelines.restoration.pieces import Work
-from pipelines.restoration.restore import RestoreConfig
 from pipelines.services import models, storage, tracking
 from pipelines.services.faults import TooManyLostError
 from pipelines.services.quarantine import Quarantine
@@ -32,6 +32,7 @@ from tests.pipelines.media.samples import make_archive, make_table
 from tests.pipelines.media.test_clips import make_clip, sound, times
 
 PROJECT = Path(__file__).resolve().parents[3]
+RestoreConfig = partial(restore.RestoreConfig, actors=1)  # each is a process that loads a model
 
 
 @pytest.fixture
@@ -65,7 +66,9 @@ def work(model, **values):
 def test_everything_gets_a_verdict_and_nothing_is_done_twice(
     cluster, footage, mlflow_store, tmp_path, monkeypatch
 ):
-    config = RestoreConfig(f"{footage}/raw", f"{footage}/dry", model=f"{footage}/model", panels=2)
+    config = RestoreConfig(
+        f"{footage}/raw", f"{footage}/dry", model=f"{footage}/model", panels=2, actors="auto"
+    )
     summary = restore.restore(config)
     book = Manifest(f"{footage}/dry")
     assert {item.key: item.verdict for item in book} == {
@@ -238,7 +241,16 @@ def test_a_killed_run_goes_on_where_it_was(footage, mlflow_store, photos, tmp_pa
     for i in range(24):
         storage.write_bytes(f"{footage}/many/{i:02d}.png", encode_png(photos[i % 4][:200, :300]))
     command = [sys.executable, "jobs/restore_bulk.py", "--source", f"{footage}/many"]
-    command += ["--destination", f"{footage}/done", "--model", f"{footage}/model", "--panels", "0"]
+    command += [
+        "--destination",
+        f"{footage}/done",
+        "--model",
+        f"{footage}/model",
+        "--panels",
+        "0",
+        "--actors",
+        "1",
+    ]
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(
@@ -350,7 +362,7 @@ def test_a_run_stops_by_itself_where_most_items_are_lost(cluster, footage, mlflo
 @pytest.mark.cluster
 def test_windows_follow_one_another(cluster, footage, tmp_path, monkeypatch, mlflow_store):
     """The second sees what the first committed; bytes that only moved are settled, what is gone is pruned."""
-    source, config = tmp_path / "raw", RestoreConfig(str(tmp_path / "raw"), str(tmp_path / "dry"))
+    source, config = tmp_path / "raw", RestoreConfig("raw", "dry")  # which workers could not find by that
     for key in ("cam1/a.png", "cam1/b.png", "broken.jpg", "notes.txt", "empty.png"):
         storage.download(f"{footage}/raw/{key}", _made(source / key))
     monkeypatch.setattr(restore, "WINDOW", 2)

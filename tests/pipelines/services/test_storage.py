@@ -204,3 +204,15 @@ def test_an_empty_source_is_told_apart(prefix, tmp_path):
     (tmp_path / "empty" / "deeper").mkdir(parents=True)
     with pytest.raises(NothingStoredError, match="is empty"):
         storage.check_source(str(tmp_path / "empty"))
+
+
+def test_what_is_listed_is_found_from_any_folder(tmp_path, monkeypatch):
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "a").write_bytes(b"1")
+    monkeypatch.chdir(tmp_path)
+    (found,) = storage.list_objects("raw")
+    monkeypatch.chdir("/")
+    assert storage.read_bytes(found.uri) == b"1"
+    assert [storage.absolute(uri) for uri in ("/a/b", "file:///a", "s3://a/b", "models:/a@b")] == [
+        *("/a/b", "file:///a", "s3://a/b", "models:/a@b")
+    ]
