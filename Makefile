@@ -24,9 +24,11 @@ demo: $(READY)
 	@exec $(BIN)/python -m infra.demo
 
 test: $(READY)
+	@$(BIN)/python --version
 	@$(BIN)/python -m pytest $(SHARED) 3 --durations=20 $(ARGS)
 
 check: $(READY)
+	@$(BIN)/python --version
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

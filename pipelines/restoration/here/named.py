@@ -72,7 +72,7 @@ def _at(place: str, out: str | None) -> Iterator[Named]:
     for item in below:
         ours = _written_before(item.key, sources) or item.key.startswith(f"{FOLDER}/")
         if not ours and not (inner and _place(item.uri).startswith(inner)):
-            yield Named(item.uri, item.key, item.size, alone=False)
+            yield Named(storage.join(place, item.key), item.key, item.size, alone=False)
 
 
 def _written_before(key: str, sources: set[str]) -> bool:
