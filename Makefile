@@ -5,9 +5,8 @@ BIN := $(VENV)/bin
 # Written when set-up is complete, so that an interrupted one starts again and a finished one never does
 # until the pinned packages change.
 READY := $(VENV)/ready
-# Tests run in a few processes; those on the Ray cluster stay in one of them (tests/conftest.py), and what
-# they wait for leaves two cores room for a third.
-SHARED := --dist loadgroup --numprocesses
+# Tests run in two processes; those on the Ray cluster stay in one of them (tests/conftest.py).
+TWO := --numprocesses 2 --dist loadgroup
 
 .PHONY: demo test check stack gpu lock clean help
 
@@ -25,14 +24,14 @@ demo: $(READY)
 
 test: $(READY)
 	@$(BIN)/python --version
-	@$(BIN)/python -m pytest $(SHARED) 3 --durations=20 $(ARGS)
+	@$(BIN)/python -m pytest $(TWO) --durations=20 $(ARGS)
 
 check: $(READY)
 	@$(BIN)/python --version
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest $(SHARED) 2 -m "not cluster and not long" $(ARGS)
+	$(BIN)/python -m pytest $(TWO) -m "not cluster and not long" $(ARGS)
 
 stack: $(READY)
 	@exec $(BIN)/python -m infra.stack

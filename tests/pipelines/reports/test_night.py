@@ -130,7 +130,9 @@ def test_memory_does_not_grow_with_the_night():
         return most
 
     peak(100)  # what is made once
-    assert peak(20_000) < 1.5 * peak(2_000)
+    # The least of three: other threads of this process allocate beside it.
+    many_rows, few_rows = (min(peak(count) for _ in range(3)) for count in (20_000, 2_000))
+    assert many_rows < 1.5 * few_rows
 
 
 def test_a_manifest_of_many_parts_is_read_whole(tmp_path, monkeypatch):
