@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import datetime
 import os
-import re
 import runpy
 import shlex
 import shutil
@@ -25,6 +24,7 @@ from pipelines.services import models, storage, tracking
 from spair_core import weights
 from spair_core.degradations.rain import LIGHT, RainConfig, add_rain
 from spair_core.images import encode_png
+from tests.infra import manifests
 from tests.pipelines.data.test_shards import row
 from tests.pipelines.media.test_clips import make_clip
 
@@ -38,15 +38,9 @@ SHORT = {"train_derain.py": f"--workers 1 --no-gpu {BRIEF}", "ablate.py": f"--ne
 ELSEWHERE = {"make demo": "tests/infra/test_demo.py"}
 
 
-def commands() -> list[str]:
-    """The lines that are set as code, those that end in a backslash joined with the next."""
-    joined = re.sub(r"\\\n\s*", " ", (PROJECT / "README.md").read_text())
-    lines = [line.strip() for line in joined.splitlines() if re.match(r" {4}\S", line)]
-    return [line for line in lines if re.match(r"(pip|spair|make|python|ray) ", line)]
-
-
-JOBS = [line for line in commands() if "python jobs/" in line]
-OTHERS = [line for line in commands() if "python jobs/" not in line]
+COMMANDS = manifests.commands((PROJECT / "README.md").read_text(), "pip|spair|make|python|ray")
+JOBS = [line for line in COMMANDS if "python jobs/" in line]
+OTHERS = [line for line in COMMANDS if "python jobs/" not in line]
 
 
 @pytest.fixture(scope="module")

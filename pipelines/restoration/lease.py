@@ -78,7 +78,7 @@ class Lease:
             holder,
             now,
             machine=_machine(),
-            process=_process(str(os.getpid())) if _machine() else "",
+            process=_process(str(os.getpid())),
         )
         self.lost: str | None = None
         """Why another job may have the destination by now."""

@@ -137,13 +137,7 @@ def restore(config: RestoreConfig) -> Summary:
 
 
 def _ledger(config: RestoreConfig, model: ResolvedModel, work: Work, book: Manifest) -> Ledger:
-    accounts = Accounts(
-        storage.absolute(config.destination),
-        config.options,
-        model.digest,
-        config.panels,
-        config.max_lost_share,
-    )
+    accounts = Accounts(work.destination, config.options, model.digest, config.panels, config.max_lost_share)
     joining = partial(join.remote, replace(work, model=b""))
     return Ledger(accounts, book, Summary(manifest=book.uri), joining)
 

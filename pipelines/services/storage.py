@@ -58,6 +58,8 @@ PAUSES = (1.0, 5.0, 15.0)
 """Seconds before what neither could do is begun anew."""
 PATIENCE = 120.0
 """Seconds after which nothing is begun anew."""
+MISSPELT = re.compile(r"[a-z][a-z0-9+]+:/?(?!/)")
+"""The beginning of a URI with fewer than two slashes after its scheme."""
 FOLDER = "_spair"
 """Below a destination: what is kept there beside the output."""
 
@@ -95,8 +97,7 @@ def folder_of(uri: str) -> str:
 
 def absolute(uri: str) -> str:
     """The same location for processes that work in another folder, as those of a cluster do."""
-    local = "://" not in uri and not re.match(r"[a-z][a-z0-9+]+:/", uri)
-    return os.path.abspath(uri) if local else uri
+    return uri if "://" in uri or MISSPELT.match(uri) else os.path.abspath(uri)
 
 
 def resolve(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -105,7 +106,7 @@ def resolve(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     Raises StorageError for an unknown scheme, StoreUnavailableError for a store that does not answer.
     """
     scheme, _, rest = uri.partition("://")
-    if re.match(r"[a-z][a-z0-9+]+:/?(?!/)", uri) and "://" not in uri:
+    if MISSPELT.match(uri) and "://" not in uri:
         raise StorageError(f"{uri}: a URI has two slashes after its scheme: {uri.partition(':')[0]}://...")
     if not rest and "://" not in uri:
         return _filesystem("file"), os.path.abspath(uri)

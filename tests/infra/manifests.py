@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gzip
 import json
+import re
 import runpy
 import shlex
 import sys
@@ -124,6 +125,14 @@ class _Parsed(BaseException):
 
     def __init__(self, config: Any) -> None:
         self.config = config
+
+
+def commands(text: str, programs: str) -> list[str]:
+    """The lines of a Markdown text that are set as code and begin with one of `programs` (a|b|...); those
+    that end in a backslash are joined with the next."""
+    joined = re.sub(r"\\\n\s*", " ", text)
+    lines = [line.strip() for line in joined.splitlines() if re.match(r" {4,}\S", line)]
+    return [line for line in lines if re.match(rf"({programs}) ", line)]
 
 
 def parsed(command: str) -> Any:

@@ -19,14 +19,7 @@ TEXT = (INFRA / "README.md").read_text()
 JOB = re.compile(r"\bpython (?:jobs/\w+\.py|-m infra\.\w+)")
 
 
-def commands() -> list[str]:
-    """The lines that are set as code, those that end in a backslash joined with the next."""
-    joined = re.sub(r"\\\n\s*", " ", TEXT)
-    lines = [line.strip() for line in joined.splitlines() if re.match(r" {4,}\S", line)]
-    return [line for line in lines if re.match(r"(python|kubectl|docker|ray|aws|mlflow) ", line)]
-
-
-COMMANDS = commands()
+COMMANDS = manifests.commands(TEXT, "python|kubectl|docker|ray|aws|mlflow")
 
 
 def test_commands_are_found():

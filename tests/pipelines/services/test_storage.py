@@ -216,3 +216,5 @@ def test_what_is_listed_is_found_from_any_folder(tmp_path, monkeypatch):
     assert [storage.absolute(uri) for uri in ("/a/b", "file:///a", "s3://a/b", "models:/a@b")] == [
         *("/a/b", "file:///a", "s3://a/b", "models:/a@b")
     ]
+    with pytest.raises(StorageError, match="two slashes after its scheme"):
+        next(storage.list_objects("s3:bucket/x"))
