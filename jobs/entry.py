@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -55,6 +56,8 @@ def end_with(work: Callable[[], object]) -> NoReturn:
             number = end.number if isinstance(end, faults.Stopped) else next(iter(received), signal.SIGINT)
             print(f"stopped by {signal.Signals(number).name}; start the job again to go on", file=sys.stderr)
             sys.exit(128 + number)
+        finally:
+            gc.freeze()  # else the interpreter, as it ends, looks through all of torch once more: a second
     sys.exit(outcome if isinstance(outcome, int) else 0)
 
 

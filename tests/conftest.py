@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import shutil
@@ -35,6 +36,11 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     """All tests on the session's cluster go to one worker: it is started once, and has its CPUs alone."""
     if "cluster" in getattr(item, "fixturenames", ()):
         item.add_marker(pytest.mark.xdist_group("cluster"))
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: the collector need not look through it while tests run."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

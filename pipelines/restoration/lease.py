@@ -87,16 +87,19 @@ class Lease:
         self._seen: dict[str, tuple[int, float]] = {}
 
     @contextmanager
-    def held(self, wait: float, tell: Callable[[str], None]) -> Iterator[Lease]:
+    def held(
+        self, wait: float, tell: Callable[[str], None], meanwhile: Callable[[], object] = lambda: None
+    ) -> Iterator[Lease]:
         """While this job has the destination, after `wait` seconds at most. Raises HeldError, StorageError.
 
         `tell` is given one line where another job has it, and one where a dead one's lease is taken over.
+        `meanwhile` is called where nobody is seen to have it, instead of only waiting for one to show itself.
         """
         self._put()
         beating = threading.Thread(target=self._beat, daemon=True)
         beating.start()
         try:
-            self._acquire(time.monotonic() + wait, tell)
+            self._acquire(time.monotonic() + wait, tell, meanwhile)
             yield self
         finally:
             self._ended.set()
@@ -108,26 +111,25 @@ class Lease:
         if self.lost is not None:
             raise HeldError(self.lost)
 
-    def _acquire(self, until: float, tell: Callable[[str], None]) -> None:
+    def _acquire(self, until: float, tell: Callable[[str], None], meanwhile: Callable[[], object]) -> None:
         told = False
-        while True:
-            time.sleep(self.pace.pause)
-            before = self._before(tell)
-            if before is None and self.ticket.holds:
-                return
+        while (before := self._before(tell)) is not None or not self.ticket.holds:
+            looked = time.monotonic()
             if before is None:
                 self._put(holds=True)
-                continue
-            if self.ticket.holds:
+                looked = time.monotonic()
+                meanwhile()
+            elif self.ticket.holds:
                 self._put(holds=False)
-            if time.monotonic() >= until:
+            elif looked >= until:
                 raise HeldError(
                     f"{self.folder}: {before.holder} has this destination since {before.since}; wait for it "
                     "to end, or give more of --wait-minutes"
                 )
-            if not told:
+            elif not told:
                 tell(f"waiting for {before.holder}, which has this destination since {before.since}")
                 told = True
+            time.sleep(max(0.0, looked + self.pace.pause - time.monotonic()))
 
     def _before(self, tell: Callable[[str], None]) -> Ticket | None:
         """Who comes before this job, among the living."""

@@ -69,6 +69,11 @@ class Planned(NamedTuple):
     settled_digest: str
     """or, where that is not empty, about bytes with this digest: then only the store's mark is another."""
 
+    @property
+    def todo(self) -> bool:
+        """Whether it is to be restored."""
+        return not self.settled and self.kind != OTHER
+
 
 @dataclass(frozen=True)
 class Terms:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, Literal
 
 import ray
@@ -37,6 +37,8 @@ FIRST_WINDOW_SECONDS = 3.0
 """For which the source is listed before work begins on what was found."""
 ROW = ("key", "uri", "size", "kind", "panel", "known_digest")
 """Of an item, what its work takes."""
+LOOKED_AHEAD = 1000
+"""Objects that are looked at before the destination is ours: a page of a listing."""
 WINDOW = 50_000
 """Most items that are in hand at once."""
 SPARE = 3
@@ -117,7 +119,8 @@ def restore(config: RestoreConfig) -> Summary:
     cluster.check_answers()
     model = models.resolve(config.model)
     config = _decided(config)
-    with Lease(config.destination).held(60 * config.wait_minutes, _tell) as lease:
+    begin = partial(_begin, config, model)
+    with Lease(config.destination).held(60 * config.wait_minutes, _tell, meanwhile=begin) as lease:
         book, work = Manifest(config.destination), _work(config, model)
         if book.recovered:
             book.commit()
@@ -134,6 +137,12 @@ def restore(config: RestoreConfig) -> Summary:
                 ledger.summary.seconds = time.monotonic() - started
                 _log(ledger, run)
     return ledger.summary
+
+
+def _begin(config: RestoreConfig, model: ResolvedModel) -> None:
+    """Start the cluster where the first objects show that there is work: it takes seconds."""
+    if any(one.todo for one in islice(_planned(config, model, Manifest(config.destination)), LOOKED_AHEAD)):
+        cluster.connect()
 
 
 def _ledger(config: RestoreConfig, model: ResolvedModel, work: Work, book: Manifest) -> Ledger:

@@ -99,7 +99,7 @@ def _results(work: Work, items: Sequence[dict[str, Any]], quarantine: Quarantine
     actors = cluster.actors(work.actors, gpus=work.num_gpus)
     actor_cpus, task_cpus = cluster.cpu_shares(actors, gpus=work.num_gpus)
     tasks = list(cluster.tasks_of([item["size"] for item in items]))
-    stream = ray.data.from_arrow([pa.Table.from_pylist(list(items[some])) for some in tasks])
+    stream = ray.data.from_blocks([pa.Table.from_pylist(list(items[some])) for some in tasks])
     stream.context.target_max_block_size = cluster.BLOCK_BYTES
     reach, slim = Reach() if work.references else None, replace(work, model=b"")
     return (

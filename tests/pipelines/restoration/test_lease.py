@@ -32,6 +32,32 @@ def test_one_job_at_a_time(s3):
         pass
 
 
+def test_what_is_to_be_done_meanwhile_is_done_where_nobody_is_seen(tmp_path):
+    done = []
+    with Lease(str(tmp_path), PACE).held(0, nothing, lambda: done.append("first")):
+        (ticket,) = (tmp_path / "_spair" / "lease").glob("*.json")
+        assert json.loads(ticket.read_text())["holds"]
+        second = Lease(str(tmp_path), PACE).held(0, nothing, lambda: done.append("second"))
+        with pytest.raises(HeldError), second:
+            pass
+    assert done == ["first"]
+
+
+def test_of_two_that_show_themselves_meanwhile_the_first_goes_on(tmp_path):
+    first, other = Lease(str(tmp_path), PACE), Lease(str(tmp_path), PACE)
+    first.ticket = replace(first.ticket, name="0")
+
+    def shows_itself():  # neither saw the other as it began
+        first._put(holds=True)
+
+    with (
+        pytest.raises(HeldError, match="has this destination"),
+        other.held(0.2, lambda line: None, shows_itself),
+    ):
+        pass
+    assert not other.ticket.holds
+
+
 @pytest.mark.long
 def test_jobs_that_begin_at_once_take_turns(tmp_path):
     inside, most, failed = [0], [0], []

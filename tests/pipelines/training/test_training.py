@@ -136,15 +136,9 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(cluster, data, mlflow_sto
     version = client.get_model_version("spair-rain", "1")
     assert version.tags["data"] == f"{data}/train {shards.digest(f'{data}/train', 'train')}"
     assert float(version.tags["metric.val_psnr_y"]) == pytest.approx(run.data.metrics["val_psnr_y"], abs=1e-4)
-    # Without a step worth speaking of, a run that starts from a model ends at that model.
-    still = replace(config.learning, learning_rate=1e-9, ema=0.0)
-    tuned = train(
-        replace(config, name="tuned", learning=still, start_from="models:/spair-rain/1", localize_epochs=0)
-    )
-    same, tuned_card = weights.load(storage.read_bytes(tuned))
-    for mine, theirs in zip(same.parameters(), a.parameters(), strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-3)
-    assert tuned_card.provenance["started from"] == "models:/spair-rain/1"
+    start = replace(config, start_from="models:/spair-rain/1").start()
+    assert start is not None
+    assert start.data == whole
 
     picture = encode_png(np.zeros((20, 30, 3), np.uint8))
     mlflow.set_tracking_uri(mlflow_store)
@@ -179,11 +173,18 @@ TINY = {
 @pytest.mark.long
 @pytest.mark.cluster
 def test_workers_share_a_batch_that_does_not_divide(cluster, data, mlflow_store):
-    config = TrainConfig((f"{data}/train",), f"{data}/runs", "two", workers=2, min_workers=1, **TINY)
-    location = train(replace(config, keep_localizers=(1,)))
-    model, _ = weights.load(storage.read_bytes(location))
+    # Without a step worth speaking of, a run that starts from a model ends at that model.
+    still = LearningConfig(learning_rate=1e-9)
+    both = replace(TrainConfig((f"{data}/train",), f"{data}/runs", "two", **TINY), workers=2, min_workers=1)
+    config = replace(both, learning=still, restore_epochs=1, keep_localizers=(1,), start_from="rain-light")
+    model, card = weights.load(storage.read_bytes(train(config)))
     kept, _ = weights.load(storage.read_bytes(f"{data}/runs/two/localizer-1.safetensors"))
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), kept.parameters(), strict=True))
+    start, _ = weights.load(weights.shipped("rain-light"))
+    for mine, theirs in zip(model.parameters(), start.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-3)
+    trained, after = (one.localizer.state_dict() for one in (kept, model))
+    assert all(torch.equal(values, after[name]) for name, values in trained.items())
+    assert card.provenance["started from"] == "rain-light"
     assert "train_seconds_data" in mlflow_run(mlflow_store, "two").data.metrics
 
 
