@@ -135,7 +135,8 @@ def _in_time(wanted: Sequence[Scene], until: float) -> Iterator[Scene]:
 def _each_apart(task: Callable[[Scene], list[Row]], wanted: Iterable[Scene]) -> Iterator[list[Row]]:
     """The rows of each scene, every one run in a fresh process."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["kernels"])  # a process then starts with torch loaded
+    # A process then starts with torch loaded, and what it loads when gradients are first asked for.
+    context.set_forkserver_preload(["kernels", "torch._dynamo"])
     with concurrent.futures.ProcessPoolExecutor(1, context, max_tasks_per_child=1) as processes:
         for scene in wanted:  # asked for one by one: time may be over
             yield processes.submit(task, scene).result()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -95,8 +96,13 @@ def test_a_server_ends_with_an_owner_that_is_killed(
 @pytest.mark.long
 @pytest.mark.cluster
 def test_the_whole_stack_runs_a_submitted_job_and_stops(
-    tmp_path: Path, listening: Callable[[int], set[str]], family: Callable[[int], set[int]]
+    tmp_path: Path,
+    empty_mlflow: Path,
+    listening: Callable[[int], set[str]],
+    family: Callable[[int], set[int]],
 ) -> None:
+    (tmp_path / "stack").mkdir()
+    shutil.copy(empty_mlflow, tmp_path / "stack" / "mlflow.db")  # as one that was started before has it
     script = tmp_path / "work" / "job.py"
     script.parent.mkdir()
     script.write_text(

@@ -64,7 +64,7 @@ def serve() -> None:
 
 def run(mutation: list[str] | None) -> None:
     """Run everything here; the sanitizer ends the process where it finds a fault."""
-    emulator = Emulator(instances(), "-fsanitize=address", "-g1")
+    emulator = Emulator(instances(), "-O0", "-fsanitize=address", "-g1")
     emulator.mutation = Mutation(*mutation) if mutation else None
     device.launch, index._on_kernels = emulator.launch, lambda _: True
     run_all_types("cpu")

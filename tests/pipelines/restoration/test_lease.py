@@ -107,6 +107,7 @@ def test_one_that_was_killed_on_this_machine_is_not_waited_for(tmp_path):
         with refused, Lease(str(tmp_path), PACE).held(0, nothing):
             pass
         job.kill()
+        job.wait()
         told, patient = [], replace(PACE, dead=60.0)
         with Lease(str(tmp_path), patient).held(30, told.append):
             assert [f"process {job.pid}" in line and "is no more" in line for line in told] == [True]
