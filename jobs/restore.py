@@ -12,7 +12,7 @@ goes on where it was. Each file gets a line on the standard output, with its ver
     restored    what was degraded is restored
     passed      nothing was found in it; what was written is a copy
     kept        its output is there already
-    rejected    its bytes are bad; the reason says how
+    rejected    its bytes are bad, or it cannot be written in --codec; the reason says how
     failed      worth another try; the reason says why
     ignored     nothing that can be restored, by its name
 

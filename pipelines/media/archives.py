@@ -30,22 +30,24 @@ class Archives:
     medium: Callable[[str], Medium]
     """Of a name, of a file, and that of which this is the kind's own name."""
 
-    def read(self, path: Path, reach: Reach | None) -> Iterator[Piece]:
+    def read(self, path: Path, reach: Reach | None, encoding: Encoding | None = None) -> Iterator[Piece]:
         """The pieces of all members in order; none where no member is a picture or a clip.
 
-        A member that cannot be read is a note. Raises MediumError: no archive, damaged or cut short, over a
-        limit, with names or links that lead out of it, or with no member that can be read.
+        A member that cannot be read, or not be written so, is a note. Raises MediumError: no archive, damaged
+        or cut short, over a limit, with names or links that lead out of it, or with no member that can be.
         """
         failed: list[str] = []
         with telling(PackingError):
             empty = True
-            for piece in inside.noted(self._found(path, reach, failed)):
+            for piece in inside.noted(self._found(path, reach, encoding, failed)):
                 empty = False
                 yield piece
         if empty and failed:
             raise MediumError(f"nothing in it can be restored: {failed[0]}")
 
-    def _found(self, path: Path, reach: Reach | None, failed: list[str]) -> Iterator[Piece | str]:
+    def _found(
+        self, path: Path, reach: Reach | None, encoding: Encoding | None, failed: list[str]
+    ) -> Iterator[Piece | str]:
         with tempfile.TemporaryDirectory() as folder:
             for number, member in enumerate(packings.walk(path)):
                 kind = self._kind(member)
@@ -55,7 +57,7 @@ class Archives:
                     yield f"{member.name}: copied as it was: {kind.name}s within archives are not opened"
                 elif kind is not None:
                     try:
-                        yield from self._pieces(number, member, Path(folder), reach)
+                        yield from self._pieces(number, member, Path(folder), reach, encoding)
                     except (MediumError, MemberError) as error:
                         failed += [] if failed else [f"{member.name}: {error}"]
                         yield f"{member.name}: copied as it was: {error}"
@@ -65,10 +67,12 @@ class Archives:
         # What macOS keeps of a picture beside it is named like it.
         return None if member.spool_to is None or name.startswith("._") else self.medium_of(name)
 
-    def _pieces(self, number: int, member: Member, folder: Path, reach: Reach | None) -> Iterator[Piece]:
+    def _pieces(
+        self, number: int, member: Member, folder: Path, reach: Reach | None, encoding: Encoding | None
+    ) -> Iterator[Piece]:
         spooled = member.spool(folder / f"member{self._ending(member)}")
         kind = self.medium_in(spooled)
-        for piece in inside.pieces(number, kind, kind.read(spooled, reach)):
+        for piece in inside.pieces(number, kind, kind.read(spooled, reach, encoding)):
             notes = tuple(f"{member.name}: {note}" for note in piece.notes)
             yield Piece(piece.window, piece.state, piece.seconds, notes)
 

@@ -14,10 +14,10 @@ from pipelines.media.video import CONTAINERS, ClipError
 from spair_core.footage import Reach
 
 
-def read(path: Path, reach: Reach | None) -> Iterator[Piece]:
+def read(path: Path, reach: Reach | None, encoding: Encoding | None = None) -> Iterator[Piece]:
     """Runs of a clip's frames. Raises MediumError."""
     with telling(ClipError):
-        for run in video.read(path, reach):
+        for run in video.read(path, reach, encoding.clips if encoding else None):
             yield Piece(run.window, run.state, run.seconds, run.notes, run.lost)
 
 

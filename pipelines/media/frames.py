@@ -39,7 +39,7 @@ def holds(path: Path) -> bool:
     return images.holds_several(path.read_bytes())
 
 
-def read(path: Path, reach: Reach | None) -> Iterator[Piece]:
+def read(path: Path, reach: Reach | None, encoding: Encoding | None = None) -> Iterator[Piece]:
     """Runs of an animation's frames, or each page by itself. Raises MediumError."""
     data = path.read_bytes()
     with telling(PictureError):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,18 @@ class Piece:
     """What of it cannot be kept when it is written, likewise."""
 
 
+class Read(Protocol):
+    """A local file -> its pieces in order, each with the frames around it that the reach asks for.
+
+    Where it is to be written again, `encoding` says how; a clip that cannot be so is
+    told before its first piece.
+    """
+
+    def __call__(
+        self, path: Path, reach: Reach | None, encoding: Encoding | None = None, /
+    ) -> Iterator[Piece]: ...
+
+
 @dataclass(frozen=True)
 class Medium:
     """One kind of thing that a bucket holds. A module of this room has one, `catalogue.MEDIA` all.
@@ -56,8 +68,7 @@ class Medium:
     """The kind in manifests."""
     suffixes: frozenset[str]
     """Endings of names, in lower case with their dot; what is restored keeps its name."""
-    read: Callable[[Path, Reach | None], Iterator[Piece]]
-    """A local file -> its pieces in order, each with the frames around it that the reach asks for."""
+    read: Read
     write: Callable[[Any, NDArray[Any], Encoding], bytes]
     """A piece's state and its restored frames [k, H, W, 3], of the type that was read (uint8, or uint16 of
     16 bit) -> that part of the result."""

@@ -15,7 +15,7 @@ from spair_core.footage import Reach, Window
 from spair_core.images import Picture, PictureError
 
 
-def read(path: Path, reach: Reach | None) -> Iterator[Piece]:
+def read(path: Path, reach: Reach | None, encoding: Encoding | None = None) -> Iterator[Piece]:
     """The picture, which knows nothing of others. Raises MediumError."""
     with telling(PictureError):
         picture = images.decode(path.read_bytes(), deep=True)

@@ -70,7 +70,7 @@ class _Troubles:
         ]
 
 
-def read(path: Path, reach: Reach | None) -> Iterator[Piece]:
+def read(path: Path, reach: Reach | None, encoding: Encoding | None = None) -> Iterator[Piece]:
     """A piece a picture, row by row; none where no column holds pictures.
 
     What cannot be read is a note. Raises MediumError: no Parquet file, damaged, or none of it can be read.

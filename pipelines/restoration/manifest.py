@@ -42,10 +42,10 @@ DONE = (RESTORED, PASSED)
 class Verdict:
     """What became of one item.
 
-    `restored`; `passed`: nothing was found to restore, and it was copied; `rejected`: its bytes are bad, for
-    good; `failed`: worth another try; `ignored`: nothing that can be restored, by its name. `reason` says why
-    for all but the first two; `notes`, a sentence a line, what of a finished item was damaged or missing and
-    what of it could not be kept.
+    `restored`; `passed`: nothing was found to restore, and it was copied; `rejected`: its bytes are bad, or a
+    clip's container cannot hold the codec that was asked for, for good; `failed`: worth another try;
+    `ignored`: nothing that can be restored, by its name. `reason` says why for all but the first two;
+    `notes`, a sentence a line, what of a finished item was damaged or missing and what could not be kept.
     """
 
     key: str

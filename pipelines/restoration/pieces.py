@@ -52,12 +52,14 @@ class Work:
         return storage.join(self.destination, manifest.FOLDER, "staging")
 
 
-def decode(item: dict[str, Any], reach: Reach | None, quarantine: Quarantine) -> Iterator[dict[str, Any]]:
+def decode(
+    item: dict[str, Any], reach: Reach | None, encoding: Encoding, quarantine: Quarantine
+) -> Iterator[dict[str, Any]]:
     """An item's pieces of work, or one that says why there are none (or no more)."""
     base = {**item, "part": 0, "last": True, "error": "", "verdict": RESTORED, "digest": ""}
     base |= NO_PIECE
     part = 0
-    pieces = _pieces(item, reach, base)
+    pieces = _pieces(item, reach, encoding, base)
     try:
         last = False
         while not last:
@@ -77,7 +79,7 @@ def decode(item: dict[str, Any], reach: Reach | None, quarantine: Quarantine) ->
 
 
 def _pieces(
-    item: dict[str, Any], reach: Reach | None, base: dict[str, Any]
+    item: dict[str, Any], reach: Reach | None, encoding: Encoding, base: dict[str, Any]
 ) -> Generator[dict[str, Any], None, None]:
     """The rows of an item; the last is known as such when there is none after it."""
     with tempfile.TemporaryDirectory() as folder:
@@ -88,7 +90,7 @@ def _pieces(
             return
         held: dict[str, Any] | None = None
         kind = medium_in(local)
-        for piece in kind.read(local, reach):
+        for piece in kind.read(local, reach, encoding):
             if held is not None:
                 yield {**held, "last": False}
             held = {**base, **packed(piece), "kind": kind.name}

@@ -102,8 +102,9 @@ def _results(work: Work, items: Sequence[dict[str, Any]], quarantine: Quarantine
     stream = ray.data.from_blocks([pa.Table.from_pylist(list(items[some])) for some in tasks])
     stream.context.target_max_block_size = cluster.BLOCK_BYTES
     reach, slim = Reach() if work.references else None, replace(work, model=b"")
+    reading = {"reach": reach, "encoding": work.encoding, "quarantine": quarantine}
     return (
-        stream.flat_map(decode, fn_kwargs={"reach": reach, "quarantine": quarantine}, num_cpus=task_cpus)
+        stream.flat_map(decode, fn_kwargs=reading, num_cpus=task_cpus)
         .map_batches(
             _Restorer,
             batch_size=None,

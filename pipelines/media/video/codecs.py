@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Literal, get_args
 
 from av.codec import Codec, CodecContext
-from av.codec.codec import find_best_pix_fmt_of_list
+from av.codec.codec import UnknownCodecError, find_best_pix_fmt_of_list
 from av.error import FFmpegError
 from av.video.codeccontext import VideoCodecContext
 from av.video.format import VideoFormat
@@ -176,29 +176,54 @@ CODERS: Mapping[str, Coder] = MappingProxyType(
 
 
 def coder_of(format: ClipFormat, encode: EncodeConfig, height: int, width: int) -> Coder:
-    """What writes a clip of such frames. Raises ClipError where its container cannot hold what is asked."""
-    container = container_of(format.suffix)
+    """What writes a clip of such frames.
+
+    Raises ClipError where its container cannot hold what is asked for, or nothing here writes that.
+    """
+    usual = container_of(format.suffix).codec
     if encode.codec != "source":
-        coder = CODERS[encode.codec]
-        if not container.holds(coder.codec, coder.encoder):
-            raise ClipError(
-                f"{format.suffix} cannot hold {encode.codec}; --codec source keeps the clip's own, and "
-                f"{container.codec} goes into it"
-            )
-        if not _takes(coder, format, height, width):
-            raise ClipError(
-                f"frames of {width}x{height} cannot be written in {encode.codec}; "
-                "--codec source keeps the clip's own"
-            )
-        return coder
-    own = CODERS.get(format.codec)
-    if own is H264 and format.is_rgb:
-        return H264_RGB
-    usual = CODERS[container.codec]
-    for coder in [own, FFV1] if own and own.lossless else [own] if own else []:
-        if container.holds(coder.codec, coder.encoder) and _takes(coder, format, height, width):
+        refusal = _refusal(CODERS[encode.codec], format, height, width)
+        if refusal:
+            raise ClipError(f"{refusal}; --codec source keeps the clip's own, or else writes {usual}")
+        return CODERS[encode.codec]
+    refusals = []
+    for coder in (*_own(format), CODERS[usual]):
+        refusal = _refusal(coder, format, height, width)
+        if not refusal:
             return coder
-    return usual
+        refusals.append(refusal)
+    told = "; ".join(dict.fromkeys(refusals))
+    raise ClipError(f"{told}; name another by --codec, or convert the clip to another container first")
+
+
+def _own(format: ClipFormat) -> tuple[Coder, ...]:
+    """What keeps a clip as it is coded, the best first; none where that is not known here."""
+    own = CODERS.get(format.codec)
+    if own is None:
+        return ()
+    if own is H264 and format.is_rgb:
+        return (H264_RGB,)
+    return (own, FFV1) if own.lossless else (own,)
+
+
+def _refusal(coder: Coder, format: ClipFormat, height: int, width: int) -> str:
+    """Why a coder does not write such a clip; empty where it does."""
+    if not container_of(format.suffix).holds(coder.codec):
+        return f"{format.suffix} cannot hold {coder.codec}"
+    if not _is_here(coder.encoder):
+        return f"{format.suffix} cannot be written in {coder.codec}: this FFmpeg has no {coder.encoder}"
+    if not _takes(coder, format, height, width):
+        return f"{format.suffix} of {width}x{height} cannot be written in {coder.codec}"
+    return ""
+
+
+@cache
+def _is_here(encoder: str) -> bool:
+    try:
+        Codec(encoder, "w")
+    except UnknownCodecError:
+        return False
+    return True
 
 
 def _takes(coder: Coder, format: ClipFormat, height: int, width: int) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cache
 
 import av
+from av.error import FFmpegError, InvalidDataError
 
 
 @dataclass(frozen=True)
@@ -35,15 +36,24 @@ class Container:
     raw: bool = False
     """Whether it is nothing but the packets of one video track."""
 
-    def holds(self, codec: str, encoder: str) -> bool:
-        """Whether it takes the frames of a codec, by its name and that of what writes it."""
-        return codec in self.codecs if self.codecs else bool({codec, encoder} & _held(self.muxer))
+    def holds(self, codec: str) -> bool:
+        """Whether it takes the frames of a codec, by FFmpeg's name of it."""
+        return codec in self.codecs if self.codecs else _begins(self.muxer, codec)
 
 
 @cache
-def _held(muxer: str) -> frozenset[str]:
-    with av.open(io.BytesIO(), "w", format=muxer) as container:
-        return frozenset(container.supported_codecs)
+def _begins(muxer: str, codec: str) -> bool:
+    """Whether a file with such a track can be begun: what FFmpeg lists of QuickTime's and Flash's muxers has
+    codecs that these then refuse."""
+    try:
+        with av.open(io.BytesIO(), "w", format=muxer) as trial:
+            trial.add_mux_stream(codec, rate=25, width=352, height=288)
+            trial.start_encoding()
+    except InvalidDataError:
+        return True  # it asks for the codec's headers, which there are none of without frames
+    except (FFmpegError, ValueError):
+        return False
+    return True
 
 
 # The index in front, so that a clip plays while it downloads.

@@ -18,6 +18,7 @@ from av.filter import Graph
 from numpy.typing import NDArray
 
 from pipelines.media.video.clip import FULL, ClipError, ClipFormat, Colour, Run, Timed, sides
+from pipelines.media.video.codecs import EncodeConfig, coder_of
 from pipelines.media.video.colour import HIGH_DEFINITION, Colours, packed_alpha
 from pipelines.media.video.damage import Damage, decoded, main_track, opened
 from spair_core.footage import Reach, windows
@@ -41,11 +42,13 @@ SAMPLES = {
 INTERLACED = "its fields were merged into whole frames: it is no longer interlaced"
 
 
-def read(path: Path, reach: Reach | None, *, max_pixels: int = MAX_PIXELS) -> Iterator[Run]:
+def read(
+    path: Path, reach: Reach | None, encode: EncodeConfig | None = None, *, max_pixels: int = MAX_PIXELS
+) -> Iterator[Run]:
     """The frames of a local clip, in runs with the frames around them within reach.
 
     What is missing or damaged of it is noted on the last. Raises ClipError: no clip, no video in it, too
-    large, or no frame that can be shown.
+    large, no frame that can be shown, or (where `encode` is given) it cannot be written so.
     """
     with opened(path) as container:
         track = main_track(container)
@@ -59,6 +62,8 @@ def read(path: Path, reach: Reach | None, *, max_pixels: int = MAX_PIXELS) -> It
         if first is None:
             raise ClipError("no frame of it can be decoded")
         format = format_of(track, first, path.suffix)
+        if encode is not None:
+            coder_of(format, encode, first.height, first.width)
         held: Run | None = None
         for run in _runs(chain([first], frames), format, reach, damage):
             if held is not None:

@@ -35,7 +35,7 @@ WITH_ALPHA = "matroska"
 def write(state: Timed, pixels: NDArray[Any], encode: EncodeConfig) -> bytes:
     """A run's frames as a video segment on its own, for `join`.
 
-    Raises ClipError where the clip's container cannot hold the codec that is asked for.
+    Raises ClipError where the clip cannot be written in the codec that is asked for.
     """
     height, width = pixels.shape[1:3]
     coder = coder_of(state.format, encode, height, width)

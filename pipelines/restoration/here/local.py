@@ -158,7 +158,7 @@ class _File:
 
     def restored(self, told: Told) -> Outcome:
         """Read, restore and write it."""
-        for piece in self.kind.read(self.source, self.local.reach):
+        for piece in self.kind.read(self.source, self.local.reach, self.local.settings.encoding):
             self._take(piece, self.local.frames(piece))
             told(self.frames, piece.seconds[-1])
         if not self.frames:

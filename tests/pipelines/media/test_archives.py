@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import zstandard
 
-from pipelines.media import Encoding, MediumError, archives, clips, medium, packings
+from pipelines.media import EncodeConfig, Encoding, MediumError, archives, clips, medium, packings
 from pipelines.media.packings import Limits, PackingError, tarballs, walk, zips
 from pipelines.media.packings.packing import Guard
 from spair_core import images
@@ -371,7 +371,7 @@ def test_a_clip_that_breaks_after_a_run_stays_as_it_was(tmp_path, photos, monkey
         tmp_path / "a.zip", {"c.mkv": clip[: len(clip) * 3 // 4], "1.png": encoded(frames[0])}
     )
 
-    def breaks(path, reach):
+    def breaks(path, reach, encoding=None):
         yield from list(clips.read(tmp_path / "c.mkv", reach))[:2]
         raise MediumError("broken")
 
@@ -410,6 +410,26 @@ def test_what_cannot_be_written_stays_as_it_was(tmp_path, small):
     one, two = contents(tmp_path / "b.tar")
     assert one == encoded(small, ".bmp")
     assert two != encoded(small)
+
+
+def test_a_clip_that_cannot_be_written_stays_as_it_was_before_any_work(tmp_path, photos):
+    frames = [photos[0][:32, :48]] * 3
+    members = {"c.webm": make_clip(tmp_path / "c.webm", frames).read_bytes(), "1.png": encoded(frames[0])}
+    source, target = make_archive(tmp_path / "a.zip", members), tmp_path / "b.zip"
+    encoding = Encoding(clips=EncodeConfig(codec="prores"))
+    (piece,) = ARCHIVE.read(source, None, encoding)
+    assert piece.state.kind == "picture"
+    (note,) = piece.notes
+    assert note.startswith("c.webm: copied as it was: .webm cannot hold prores; --codec source")
+    ARCHIVE.join(iter([ARCHIVE.write(piece.state, piece.window.pixels ^ 1, encoding)]), source, target)
+    clip, picture = contents(target)
+    assert clip == members["c.webm"]
+    assert (images.decode(picture).pixels == frames[0] ^ 1).all()
+    alone = make_archive(tmp_path / "c.zip", {"c.webm": members["c.webm"]})
+    with pytest.raises(
+        MediumError, match=r"nothing in it can be restored: c\.webm: \.webm cannot hold prores"
+    ):
+        list(ARCHIVE.read(alone, None, encoding))
 
 
 def test_parts_of_another_archive_are_refused(tmp_path, small):

@@ -3,7 +3,28 @@
 import subprocess
 import sys
 
+import pytest
+
+from pipelines.media import EncodeConfig, Encoding
+from pipelines.restoration.manifest import REJECTED, RESTORED
+from pipelines.restoration.pieces import decode
+from pipelines.services.quarantine import Quarantine
+from tests.pipelines.media.test_clips import make_clip
+
 
 def test_what_reads_and_writes_starts_without_torch():
     check = "import sys, pipelines.restoration.pieces; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], timeout=60).returncode == 0
+
+
+@pytest.mark.cluster
+def test_a_clip_that_cannot_be_written_is_rejected_before_the_model_sees_it(cluster, photos, tmp_path):
+    clip = make_clip(tmp_path / "clip.webm", [photos[0][:48, :64]] * 3)
+    item = {"key": "clip.webm", "uri": str(clip), "kind": "clip", "panel": False, "known_digest": ""}
+    item["size"] = clip.stat().st_size
+    asked = Encoding(clips=EncodeConfig(codec="prores"))
+    (row,) = decode(item, None, asked, Quarantine())
+    assert (row["verdict"], row["pixels"]) == (REJECTED, b"")
+    assert row["error"].startswith(".webm cannot hold prores; --codec source keeps the clip's own")
+    (row,) = decode(item, None, Encoding(), Quarantine())
+    assert (row["verdict"], row["error"]) == (RESTORED, "")

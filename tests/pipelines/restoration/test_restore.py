@@ -127,7 +127,7 @@ def test_a_clip_gives_the_same_frames_in_runs_as_whole(tiny_config, photos, tmp_
     item = {"key": "clip.mp4", "uri": str(clip), "kind": "clip", "panel": False, "known_digest": ""}
     item["size"] = clip.stat().st_size
     quarantine = Quarantine()
-    rows = list(pieces.decode(item, Reach(), quarantine))
+    rows = list(pieces.decode(item, Reach(), Encoding(), quarantine))
     actor = stream._Restorer(work(data, precision=kind), quarantine)
     restored = np.concatenate([unpacked(actor.restored(row)).window.pixels for row in rows])
 
@@ -288,10 +288,10 @@ def test_what_kills_its_process_costs_only_itself(cluster, footage, photos, mlfl
     def die(*_, **__):
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def poisoned(item, reach, quarantine):
+    def poisoned(item, reach, encoding, quarantine):
         deadly = item["key"] == "poison.png"
         with mock.patch.object(images, "decode", die if deadly else images.decode):
-            yield from decode(item, reach, quarantine)
+            yield from decode(item, reach, encoding, quarantine)
 
     class TooHeavy(stream._Restorer):
         def _restored(self, row):
@@ -318,14 +318,14 @@ def test_a_run_that_is_stopped_keeps_what_is_done_and_gives_up_the_rest(
     config = RestoreConfig(f"{footage}/many", f"{footage}/done", model=f"{footage}/model", panels=1)
     taken, take, decode = [], restore._take, pieces.decode
 
-    def one_after_the_first_verdict(item, reach, quarantine):
+    def one_after_the_first_verdict(item, reach, encoding, quarantine):
         until = time.monotonic() + 60
         while item["key"] > "02" and not storage.exists(f"{footage}/taken"):
             assert time.monotonic() < until, (
                 "what was done first has not been taken while the next was in hand"
             )
             time.sleep(0.1)
-        yield from decode(item, reach, quarantine)
+        yield from decode(item, reach, encoding, quarantine)
 
     def stopped_after_two(row, ledger):
         take(row, ledger)

@@ -1,10 +1,12 @@
 """The codec of the source where it can be written, another where it is asked for or must be."""
 
 import os
+from dataclasses import replace
 
 import pytest
 
-from pipelines.media import EncodeConfig
+from pipelines.media import EncodeConfig, Encoding, MediumError, clips
+from pipelines.media.video import codecs
 from tests.pipelines.media.video.samples import filmed, off, restored, video
 
 OWN = [
@@ -84,6 +86,37 @@ def test_hevc_of_frames_too_narrow_for_its_encoder(tmp_path):
     source = filmed(tmp_path / "in.mp4", size=(48, 48))
     with pytest.raises(ValueError, match="48x48 cannot be written in hevc; --codec source"):
         restored(source, tmp_path / "out.mp4", codec="hevc")
+
+
+@pytest.fixture
+def lacking(monkeypatch):
+    """A build of FFmpeg without an encoder of H.264."""
+    without = replace(codecs.H264, encoder="libx264_that_is_not_here")
+    monkeypatch.setattr(codecs, "CODERS", {**codecs.CODERS, "h264": without})
+
+
+def test_a_codec_that_has_no_encoder_here_is_told_before_the_first_frames(tmp_path, lacking):
+    source = filmed(tmp_path / "in.mp4", codec="mpeg4")
+    told = r"\.mp4 cannot be written in h264: this FFmpeg has no libx264_that_is_not_here; --codec source"
+    with pytest.raises(MediumError, match=told):
+        next(clips.read(source, None, Encoding(clips=EncodeConfig(codec="h264"))))
+    assert next(clips.read(source, None, Encoding())).window.pixels.any()
+
+
+def test_a_clips_own_codec_that_has_no_encoder_here_gives_way_where_another_goes(tmp_path, lacking):
+    source, target = filmed(tmp_path / "in.avi", options={"bf": "0"}), tmp_path / "out.avi"
+    _, notes = restored(source, target)
+    assert notes == ["its video is in mpeg4 now, no longer in h264"]
+    with pytest.raises(MediumError, match=r"\.mp4 cannot be written in h264: .*; name another by --codec"):
+        next(clips.read(filmed(tmp_path / "in.mp4"), None, Encoding()))
+
+
+def test_a_clip_that_nothing_here_writes_is_told_before_the_first_frames(tmp_path):
+    """H.264 under a name of HEVC's, too narrow for that."""
+    filmed(tmp_path / "in.h264", size=(48, 48)).rename(tmp_path / "in.hevc")
+    told = r"\.hevc cannot hold h264; \.hevc of 48x48 cannot be written in hevc; name another by --codec"
+    with pytest.raises(MediumError, match=told):
+        next(clips.read(tmp_path / "in.hevc", None, Encoding()))
 
 
 def test_an_unknown_codec_is_refused_before_any_work():

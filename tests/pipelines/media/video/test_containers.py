@@ -5,9 +5,11 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from av.error import FFmpegError
 
-from pipelines.media import MediumError
-from pipelines.media.video import container_of
+from pipelines.media import EncodeConfig, Encoding, MediumError, clips
+from pipelines.media.video import CONTAINERS, container_of
+from pipelines.media.video.codecs import CODERS
 from tests.pipelines.media.video.samples import filmed, off, restored, video
 
 KINDS = {
@@ -208,3 +210,58 @@ def test_what_is_not_of_a_container_is_told_with_the_remedy(tmp_path):
     source = filmed(tmp_path / "in.webm", codec="libvpx-vp9")
     with pytest.raises(MediumError, match=r"\.webm cannot hold h264; --codec source"):
         restored(source, tmp_path / "out.webm", codec="h264")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"),
+    [
+        (".webm", "prores"),
+        (".mp4", "prores"),
+        (".mov", "vp9"),
+        (".mov", "av1"),
+        (".flv", "mpeg4"),
+        (".avi", "hevc"),
+    ],
+)
+def test_it_is_told_before_the_first_frames(tmp_path, suffix, codec):
+    """Also of what FFmpeg lists and its muxer then refuses."""
+    source = filmed(tmp_path / f"in{suffix}", codec=CODERS[container_of(suffix).codec].encoder)
+    told = rf"\{suffix} cannot hold {codec}; --codec source keeps the clip's own"
+    with pytest.raises(MediumError, match=told):
+        next(clips.read(source, None, Encoding(clips=EncodeConfig(codec=codec))))
+    assert next(clips.read(source, None, Encoding())).window.pixels.any()
+
+
+def test_another_containers_codec_gives_way_to_the_usual_one(tmp_path):
+    lying, target = tmp_path / "in.mov", tmp_path / "out.mov"
+    filmed(tmp_path / "in.mp4", codec="libvpx-vp9").rename(lying)
+    _, notes = restored(lying, target)
+    assert notes == ["its video is in h264 now, no longer in vp9"]
+    assert video(target)["codec"] == "h264"
+
+
+@pytest.mark.parametrize(
+    "container", [one for one in CONTAINERS if not one.codecs], ids=lambda one: one.muxer
+)
+def test_a_container_holds_what_can_be_written_into_it(tmp_path, container):
+    suffix = min(container.suffixes)
+    for codec in (
+        "h264",
+        "hevc",
+        "av1",
+        "vp8",
+        "vp9",
+        "prores",
+        "ffv1",
+        "mpeg4",
+        "mpeg2video",
+        "flv1",
+        "png",
+    ):
+        pixels = {"prores": "yuv422p10le", "png": "rgb24"}.get(codec, "yuv420p")
+        try:
+            filmed(tmp_path / f"{codec}{suffix}", codec=CODERS[codec].encoder, pixels=pixels, frames=2)
+        except (FFmpegError, ValueError):
+            assert not container.holds(codec), codec
+        else:
+            assert container.holds(codec), codec
