@@ -95,11 +95,14 @@ class Parts:
     def __init__(self, data: Iterable[bytes]) -> None:
         self._coming = map(Part.unpacked, data)
         self._next = next(self._coming, None)
+        self.changed = False
+        """Whether anything was changed in those that were taken."""
 
     def of(self, owner: int) -> Iterator[Part]:
         """Those of an owner, none if it has none."""
         while self._next is not None and self._next.owner == owner:
             part, self._next = self._next, next(self._coming, None)
+            self.changed = self.changed or part.changed
             yield part
 
     def check_all_taken(self) -> None:

@@ -80,6 +80,8 @@ class Medium:
     None for the kind of all others."""
     collection: bool = False
     """Whether it is no picture and no clip itself, but a file that holds some among other things."""
+    grows: bool = False
+    """Whether what is written has more than the source, and so is written where nothing was found too."""
 
     def ending(self, name: str) -> str:
         """The longest of its endings that a name has, as it stands there; empty where it has none."""

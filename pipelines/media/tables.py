@@ -27,6 +27,7 @@ from spair_core.footage import Reach
 from spair_core.images import PictureError
 
 RESTORED = "restored"
+UNCHANGED = "nothing was changed: its pictures stand among the restored as they are"
 PROBED = 8
 """Values that are looked at to tell what a column holds."""
 BATCH_BYTES, BATCH_ROWS = 32 << 20, 128
@@ -121,7 +122,8 @@ def write(state: Inside, pixels: NDArray[Any], encoding: Encoding) -> bytes:
 def join(parts: Iterable[bytes], source: Path, target: Path) -> Sequence[str]:
     """The table with the restored columns at its end, row group by row group; what of it could not be kept.
 
-    A picture in which nothing was found is its own restored one. Raises MediumError.
+    A picture in which nothing was found is its own restored one; a note says where that is so of all of them.
+    Raises MediumError.
     """
     coming, troubles, lost = Parts(parts), _Troubles("pictures that could not be written"), dict[str, None]()
     with _explained(), _opened(source) as file, tempfile.TemporaryDirectory() as folder:
@@ -136,7 +138,7 @@ def join(parts: Iterable[bytes], source: Path, target: Path) -> Sequence[str]:
                 with _on_disk(grown, schema, Path(folder) / f"{group}") as table:
                     writer.write_table(table, row_group_size=max(1, table.num_rows))
     coming.check_all_taken()
-    return [*troubles.told(), *lost]
+    return [*troubles.told(), *lost, *(() if coming.changed else (UNCHANGED,))]
 
 
 def _grown(
@@ -317,4 +319,4 @@ def _explained() -> Iterator[None]:
         raise MediumError(f"damaged: {error}") from error
 
 
-TABLE = Medium("table", frozenset({".parquet"}), read, write, join, collection=True)
+TABLE = Medium("table", frozenset({".parquet"}), read, write, join, collection=True, grows=True)

@@ -151,7 +151,8 @@ class _Open:
     def whole(self) -> dict[str, Any]:
         """The item's row, of all its parts."""
         found = self.row["degraded_share"]
-        verdict, frames = (RESTORED if found else PASSED), max(self.row["frames"], 1)
+        verdict = RESTORED if found or medium(self.row["kind"]).grows else PASSED
+        frames = max(self.row["frames"], 1)
         return {**self.row, "verdict": verdict, "degraded_share": found / frames}
 
 

@@ -107,7 +107,7 @@ def _fetched(item: dict[str, Any], folder: str) -> tuple[Path, str]:
 def encode(row: dict[str, Any], work: Work, quarantine: Quarantine) -> dict[str, Any]:
     """Write what a piece of work gave; what is left is small and goes to the ledger.
 
-    A whole item in which nothing was found is copied; of one in parts that is known when all are there.
+    A whole item in which nothing was found is copied; of one in parts the ledger knows when all are there.
     """
     slim = {k: row[k] for k in ("key", "kind", "part", "last", "error", "verdict", "digest")}
     slim |= {k: row[k] for k in ("notes", "lost")}

@@ -26,7 +26,7 @@ class Settings:
     encode: EncodeConfig = field(default_factory=EncodeConfig)
     min_degraded: float = inference.MIN_DEGRADED
     """A picture or frame of which a smaller share is degraded is left alone; an item that has none to restore
-    is copied byte for byte, with the verdict passed."""
+    is copied byte for byte, with the verdict passed (a table of pictures gets its column all the same)."""
 
     def __post_init__(self) -> None:
         if self.tile < 2 * inference.OVERLAP:

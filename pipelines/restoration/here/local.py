@@ -163,15 +163,16 @@ class _File:
             told(self.frames, piece.seconds[-1])
         if not self.frames:
             self.notes["it holds no pictures or clips"] = None
-        if self.degraded:
+        written = bool(self.degraded or (self.frames and self.kind.grows))
+        if written:
             self.lost |= dict.fromkeys(self._join(self.parts, self.targets.restored))
         else:
             storage.upload(self.source, self.targets.restored)
         if self.comparing and self.frames:
             self._compare(lambda: self._join(self.compared, self.targets.comparison or ""))
-        notes = (*self.notes, *(self.lost if self.degraded else ()))
+        notes = (*self.notes, *(self.lost if written else ()))
         share = self.degraded / max(self.frames, 1)
-        verdict = RESTORED if self.degraded else PASSED
+        verdict = RESTORED if written else PASSED
         return Outcome(verdict, "", notes, self.frames, share, self.comparing)
 
     def _take(self, piece: Piece, restored: Restored) -> None:

@@ -138,6 +138,19 @@ def test_a_picture_may_come_late(tmp_path, small):
     assert (looks(again[602].as_py()) == small ^ 1).all()
 
 
+def test_where_nothing_was_found_the_column_has_the_pictures_as_they_are(tmp_path, small):
+    """So that a folder of tables has one schema."""
+    pictures = [encoded(small, ".jpg"), None, encoded(small)]
+    for name in ("a", "b"):
+        pq.write_table(pa.table({"p": pictures, "n": [1, 2, 3]}), tmp_path / f"{name}.parquet")
+    assert restored(tmp_path / "a.parquet", tmp_path / "a2.parquet") == []
+    notes = restored(tmp_path / "b.parquet", tmp_path / "b2.parquet", lambda number, pixels: pixels)
+    assert notes == [tables.UNCHANGED]
+    assert pq.read_table(tmp_path / "b2.parquet")["restored"].to_pylist() == pictures
+    assert pq.read_schema(tmp_path / "b2.parquet").equals(pq.read_schema(tmp_path / "a2.parquet"))
+    assert TABLE.grows
+
+
 @pytest.mark.parametrize(
     "table",
     [

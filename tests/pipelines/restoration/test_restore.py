@@ -13,11 +13,13 @@ from unittest import mock
 
 import mlflow
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from pipelines.judging import promotion
-from pipelines.media import EncodeConfig, Encoding, Piece, clips, packed, unpacked
+from pipelines.media import EncodeConfig, Encoding, Piece, clips, packed, tables, unpacked
 from pipelines.restoration import ledger, pieces, restore, stream
 from pipelines.restoration.manifest import FAILED, IGNORED, PASSED, REJECTED, RESTORED, Manifest, Verdict
 from pipelines.restoration.pieces import Work
@@ -146,8 +148,12 @@ def test_a_clip_gives_the_same_frames_in_runs_as_whole(tiny_config, photos, tmp_
 
 
 @pytest.mark.cluster
-def test_what_needs_nothing_is_copied_byte_for_byte(cluster, footage, tiny_config, mlflow_store):
-    """By a model that finds nothing anywhere."""
+def test_what_needs_nothing_is_copied_byte_for_byte(
+    cluster, footage, photos, tiny_config, mlflow_store, tmp_path
+):
+    """By a model that finds nothing anywhere. A table gets its column all the same."""
+    source = make_table(tmp_path / "t.parquet", [encode_png(photos[0][:40, :60]), None])
+    storage.write_bytes(f"{footage}/raw/t.parquet", source.read_bytes())
     card = weights.ModelCard(replace(tiny_config, binarize=1.0), "rain", 0.05)
     storage.write_bytes(f"{footage}/blind", weights.save(Spair(card.network), card))
     config = RestoreConfig(f"{footage}/raw", f"{footage}/dry", model=f"{footage}/blind", panels=0)
@@ -158,7 +164,13 @@ def test_what_needs_nothing_is_copied_byte_for_byte(cluster, footage, tiny_confi
         assert storage.read_bytes(item.output_uri) == storage.read_bytes(item.source_uri)
         assert item.output_digest == item.source_digest == weights.digest(storage.read_bytes(item.output_uri))
     assert summary.count(REJECTED) == 3
-    assert restore.restore(config).already == 6
+    table = Manifest(f"{footage}/dry").get("t.parquet")
+    assert (table.verdict, table.degraded_share, table.notes) == (RESTORED, 0, tables.UNCHANGED)
+    written = storage.read_bytes(table.output_uri)
+    assert table.output_digest == weights.digest(written)
+    grown = pq.read_table(pa.BufferReader(written))
+    assert grown["restored"].equals(grown["image"])
+    assert restore.restore(config).already == 7
 
 
 @pytest.mark.cluster

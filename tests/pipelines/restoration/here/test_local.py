@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
+from pipelines.media import EncodeConfig, tables
 from pipelines.restoration.here import named
 from pipelines.restoration.here.local import Local, Targets, seconds_of
 from pipelines.restoration.manifest import FAILED, PASSED, REJECTED, RESTORED
 from pipelines.restoration.restore import RestoreConfig, restore
 from pipelines.restoration.settings import Settings
-from spair_core import inference
-from tests.pipelines.media.samples import encoded, make_archive
+from spair_core import inference, weights
+from spair_core.network import Spair
+from tests.pipelines.media.samples import encoded, make_archive, make_table
 from tests.pipelines.media.test_clips import make_clip, sound, times
 
 
@@ -75,6 +79,33 @@ def test_what_holds_nothing_is_copied_with_a_note(local, tmp_path):
     assert "it holds no pictures or clips" in outcome.notes
     assert (tmp_path / "out.tar").read_bytes() == path.read_bytes()
     assert not (tmp_path / "compare.tar").exists()
+
+
+def test_a_table_in_which_nothing_was_found_gets_its_column(settings, tiny_config, photos, tmp_path):
+    card = weights.ModelCard(replace(tiny_config, binarize=1.0), "rain", 0.05)
+    (tmp_path / "blind").write_bytes(weights.save(Spair(card.network), card))
+    blind = Local(replace(settings, model=str(tmp_path / "blind")), "cpu")
+    source, target = tmp_path / "in.parquet", tmp_path / "out.parquet"
+    make_table(source, [encoded(photos[0][:48, :64])])
+    outcome = blind.restore(source, Targets(str(target)))
+    assert (outcome.verdict, outcome.degraded_share, outcome.notes) == (RESTORED, 0, (tables.UNCHANGED,))
+    grown = pq.read_table(target)
+    assert grown["restored"].equals(grown["image"])
+    bare = make_table(tmp_path / "bare.parquet", [None])
+    assert blind.restore(bare, Targets(str(target))).verdict == PASSED
+    assert target.read_bytes() == bare.read_bytes()
+
+
+def test_a_clip_that_cannot_be_written_is_rejected_before_the_model_sees_it(
+    settings, photos, tmp_path, monkeypatch
+):
+    asked = Local(replace(settings, encode=EncodeConfig(codec="prores")), "cpu")
+    monkeypatch.setattr(inference, "restore_window", None)
+    clip = make_clip(tmp_path / "clip.webm", [photos[0][:48, :64]] * 3)
+    outcome = asked.restore(clip, Targets(str(tmp_path / "out.webm")))
+    assert outcome.verdict == REJECTED
+    assert outcome.reason.startswith(".webm cannot hold prores; --codec source keeps the clip's own")
+    assert not (tmp_path / "out.webm").exists()
 
 
 def test_a_cut_clip_is_rejected_and_leaves_nothing(source, local, tmp_path):
