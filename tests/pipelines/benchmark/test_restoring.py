@@ -27,6 +27,20 @@ def test_the_loop_restores_every_file(config, tmp_path):
 @pytest.mark.cluster
 def test_a_restoration_is_held_against_it(cluster, config, monkeypatch, mlflow_store):
     monkeypatch.setattr(restoring, "_apart", lambda task, config: task(config))
-    loop, job, start = restoring.measure(config)
-    assert job["ratio"] == job["figure"] / loop["figure"] > 0
-    assert start["figure"] > 0
+    loop, job, rest = restoring.measure(config)
+    assert job["ratio"] == job["figure"] / loop["figure"]
+    assert loop["figure"] > 0
+    assert rest["unit"] == "s"
+
+
+def test_what_more_files_cost_is_the_rate(config, monkeypatch):
+    ran = []
+
+    def job(limit, config):
+        ran.append(limit)
+        return 10 * limit, 7.0 + 0.5 * limit  # frames, seconds
+
+    monkeypatch.setattr(restoring, "_apart", lambda task, config: task(config))
+    monkeypatch.setattr(restoring, "_job", job)
+    assert restoring.job_rate(config) == pytest.approx((20.0, 7.0))
+    assert ran == [2, 8]
