@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
 from pipelines.media import video
 from pipelines.media.medium import Encoding, Medium, Piece, telling
-from pipelines.media.video import CONTAINERS, ClipError
+from pipelines.media.video import CONTAINERS, ClipError, File
 from spair_core.footage import Reach
 
 
-def read(path: Path, reach: Reach | None, encoding: Encoding | None = None) -> Iterator[Piece]:
+def read(path: File, reach: Reach | None, encoding: Encoding | None = None) -> Iterator[Piece]:
     """Runs of a clip's frames. Raises MediumError."""
     with telling(ClipError):
         for run in video.read(path, reach, encoding.clips if encoding else None):
@@ -27,10 +26,17 @@ def write(state: Any, pixels: NDArray[Any], encoding: Encoding) -> bytes:
         return video.write(state, pixels, encoding.clips)
 
 
-def join(segments: Iterable[bytes], source: Path, target: Path) -> Sequence[str]:
+def join(segments: Iterable[bytes], source: File, target: File) -> Sequence[str]:
     """The clip of these segments, with all else of its source. Raises MediumError."""
     with telling(ClipError):
         return video.join(segments, source, target)
 
 
-CLIP = Medium("clip", frozenset().union(*(one.suffixes for one in CONTAINERS)), read, write, join)
+CLIP = Medium(
+    "clip",
+    frozenset().union(*(one.suffixes for one in CONTAINERS)),
+    read,
+    write,
+    join,
+    remote=frozenset().union(*(one.suffixes for one in CONTAINERS if not one.turns_back)),
+)

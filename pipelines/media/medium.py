@@ -82,6 +82,9 @@ class Medium:
     """Whether it is no picture and no clip itself, but a file that holds some among other things."""
     grows: bool = False
     """Whether what is written has more than the source, and so is written where nothing was found too."""
+    remote: frozenset[str] = frozenset()
+    """Those of its endings whose files need not lie on this machine: `read` and `join` take such as
+    `video.RemoteFile` is."""
 
     def ending(self, name: str) -> str:
         """The longest of its endings that a name has, as it stands there; empty where it has none."""

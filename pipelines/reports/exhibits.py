@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import io
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipelines.media import MediumError, medium_in
+from pipelines.media import MediumError, medium_in, medium_of
 from pipelines.restoration.manifest import Verdict
-from pipelines.services import storage
+from pipelines.services import remote, storage
 from pipelines.services.faults import UnavailableError
+from pipelines.services.remote import Remote
 from pipelines.services.storage import StorageError
 from spair_core.images import eight_bit
 from spair_core.masks import mask_from_pair
@@ -73,8 +75,7 @@ def _exhibit(bare: Exhibit) -> Exhibit:
     item = bare.item
     if item.kind == "table":
         raise MediumError("pictures in a table are not shown")
-    with tempfile.TemporaryDirectory() as folder:
-        before, after = (_first_frames(uri, folder) for uri in (item.source_uri, item.output_uri))
+    before, after = (_first_frames(uri) for uri in (item.source_uri, item.output_uri))
     pairs = [(one, other) for (one, _), (other, _) in zip(before, after, strict=False)]
     if not pairs:
         raise MediumError("it holds no picture")
@@ -92,15 +93,18 @@ def _exhibit(bare: Exhibit) -> Exhibit:
     )
 
 
-def _first_frames(uri: str, folder: str) -> Frames:
+def _first_frames(uri: str) -> Frames:
     """The frames of the first piece of an object: a picture, a page, or what is shown of footage first."""
     if not uri:
         raise StorageError("the manifest does not say where it lies")
-    size = storage.size_of(uri)
-    if size > MOST_BYTES:
+    size, named = storage.size_of(uri), medium_of(uri)
+    endings = named.remote if named else frozenset()
+    if size > MOST_BYTES and not remote.stays(uri, size, endings):
         raise StorageError(f"{uri}: {size >> 20} MiB are too many to fetch for a picture")
-    path = storage.fetch(uri, folder)
-    piece = next(medium_in(path).read(path, None), None)
+    with remote.at_hand(uri, size, endings) as file:
+        kind = named if isinstance(file, Remote) else medium_in(file)
+        assert kind is not None
+        piece = next(kind.read(cast(Path, file), None), None)
     if piece is None:
         return []
     pixels = [eight_bit(piece.window.pixels[place]) for place in piece.window.own]

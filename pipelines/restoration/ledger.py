@@ -289,7 +289,10 @@ class Ledger:
         if item.total == len(item.parts):
             del self.open[key]
             whole = item.whole()
-            named = {"key": key, "uri": self.items[key]["uri"], "kind": whole["kind"]}
+            named = {
+                **{name: self.items[key][name] for name in ("key", "uri", "size")},
+                "kind": whole["kind"],
+            }
             self.joins[self.join(named, item.total, whole["verdict"] == PASSED)] = (key, whole)
 
     def _poll(self, timeout: float) -> None:

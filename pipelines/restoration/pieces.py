@@ -7,18 +7,30 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import ray
 
-from pipelines.media import NO_PIECE, Encoding, MediumError, Piece, medium, medium_in, packed, unpacked
+from pipelines.media import (
+    NO_PIECE,
+    Encoding,
+    MediumError,
+    Piece,
+    medium,
+    medium_in,
+    medium_of,
+    packed,
+    unpacked,
+)
 from pipelines.restoration import manifest
 from pipelines.restoration.manifest import FAILED, PASSED, REJECTED, RESTORED
-from pipelines.services import storage
+from pipelines.services import remote, storage
 from pipelines.services.quarantine import GivenUpError, Quarantine, QuarantinedError
+from pipelines.services.remote import Remote
 from pipelines.services.storage import StorageError
 from spair_core.footage import Reach
 
@@ -82,15 +94,16 @@ def _pieces(
     item: dict[str, Any], reach: Reach | None, encoding: Encoding, base: dict[str, Any]
 ) -> Generator[dict[str, Any], None, None]:
     """The rows of an item; the last is known as such when there is none after it."""
-    with tempfile.TemporaryDirectory() as folder:
-        local, digest = _fetched(item, folder)
+    with _at_hand(item["uri"], item["size"]) as source:
+        digest = source.digest() if isinstance(source, Remote) else _digest(source)
         base = {**base, "digest": digest}
         if item["known_digest"] == digest:
             yield {**base, **NO_PIECE, "error": "its bytes were settled before", "verdict": UNCHANGED}
             return
         held: dict[str, Any] | None = None
-        kind = medium_in(local)
-        for piece in kind.read(local, reach, encoding):
+        kind = medium_of(item["uri"]) if isinstance(source, Remote) else medium_in(source)
+        assert kind is not None
+        for piece in kind.read(cast(Path, source), reach, encoding):
             if held is not None:
                 yield {**held, "last": False}
             held = {**base, **packed(piece), "kind": kind.name}
@@ -98,10 +111,15 @@ def _pieces(
         yield held or {**base, **nothing}
 
 
-def _fetched(item: dict[str, Any], folder: str) -> tuple[Path, str]:
-    local = storage.fetch(item["uri"], folder, item["size"])
-    with local.open("rb") as file:
-        return local, hashlib.file_digest(file, "sha256").hexdigest()
+def _at_hand(uri: str, size: int) -> AbstractContextManager[Path | Remote]:
+    """An item's file, as its kind takes it."""
+    kind = medium_of(uri)
+    return remote.at_hand(uri, size, kind.remote if kind else frozenset())
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def encode(row: dict[str, Any], work: Work, quarantine: Quarantine) -> dict[str, Any]:
@@ -150,15 +168,23 @@ def join(work: Work, item: dict[str, Any], parts: int, passed: bool) -> tuple[st
         if passed:
             storage.copy(item["uri"], storage.join(work.destination, item["key"]))
             return "", "", ""
-        with tempfile.TemporaryDirectory() as folder:
-            local = storage.fetch(item["uri"], folder)
-            target = Path(folder) / f"restored{local.suffix}"
-            data = (storage.read_bytes(_part(work, item["key"], part)) for part in range(parts))
-            join = medium(item["kind"]).join
-            assert join is not None
-            notes = join(data, local, target)
-            storage.upload(target, storage.join(work.destination, item["key"]))
-            with target.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest(), "", "\n".join(notes)
+        data = (storage.read_bytes(_part(work, item["key"], part)) for part in range(parts))
+        digest, notes = _joined(work, item, data)
+        return digest, "", "\n".join(notes)
     except (MediumError, StorageError, OSError) as error:
         return "", f"could not be joined: {error}", ""
+
+
+def _joined(work: Work, item: dict[str, Any], data: Iterator[bytes]) -> tuple[str, Sequence[str]]:
+    """Write an item of its parts; its digest, and what could not be kept."""
+    join, whole = medium(item["kind"]).join, storage.join(work.destination, item["key"])
+    assert join is not None
+    with tempfile.TemporaryDirectory() as folder, _at_hand(item["uri"], item["size"]) as source:
+        if isinstance(source, Remote) and remote.writable(whole):
+            target = Remote(whole)
+            notes = join(data, cast(Path, source), cast(Path, target))
+            return target.digest(), notes
+        path = Path(folder) / f"restored{source.suffix}"
+        notes = join(data, cast(Path, source), path)
+        storage.upload(path, whole)
+        return _digest(path), notes

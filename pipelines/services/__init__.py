@@ -3,4 +3,4 @@
 It knows pictures and networks only as files.
 """
 
-__all__ = ["cluster", "faults", "models", "quarantine", "storage", "tracking"]
+__all__ = ["cluster", "faults", "models", "quarantine", "remote", "storage", "tracking"]

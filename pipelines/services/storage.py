@@ -162,6 +162,11 @@ def _ask(scheme: str, bucket: str) -> None:
                 raise
 
 
+def is_local(uri: str) -> bool:
+    """Whether a location is in this machine's file system. Raises StorageError."""
+    return isinstance(resolve(uri)[0], LocalFileSystem)
+
+
 def list_objects(uri: str) -> Iterator[StoredObject]:
     """Every object below a prefix in the order of their keys' UTF-8 bytes, as it is listed.
 
@@ -259,7 +264,7 @@ def check_writable(uri: str) -> None:
 def read_bytes(uri: str) -> bytes:
     """The content of one object, whole. Raises StorageError."""
     filesystem, path = resolve(uri)
-    return cast(bytes, _persistently(uri, lambda: filesystem.cat_file(path)))
+    return cast(bytes, persistently(uri, lambda: filesystem.cat_file(path)))
 
 
 def write_bytes(uri: str, data: bytes) -> None:
@@ -272,7 +277,7 @@ def write_bytes(uri: str, data: bytes) -> None:
         with explained(uri), _replacing(Path(path)) as temporary:
             temporary.write_bytes(data)
     else:
-        _persistently(uri, lambda: filesystem.pipe_file(path, data))
+        persistently(uri, lambda: filesystem.pipe_file(path, data))
 
 
 @contextmanager
@@ -297,7 +302,7 @@ def upload(local: Path, uri: str) -> None:
         with explained(uri), _replacing(Path(path)) as temporary:
             shutil.copyfile(local, temporary)
     else:
-        _persistently(uri, lambda: filesystem.put_file(str(local), path))
+        persistently(uri, lambda: filesystem.put_file(str(local), path))
 
 
 def download(uri: str, local: Path, size: int | None = None) -> None:
@@ -312,7 +317,7 @@ def download(uri: str, local: Path, size: int | None = None) -> None:
             filesystem.get_file(path, str(temporary))
             return temporary.stat().st_size
 
-    got = _persistently(uri, fetched)
+    got = persistently(uri, fetched)
     if size is not None and got != size:
         local.unlink()
         raise StorageError(
@@ -337,7 +342,7 @@ def copy(source: str, target: str) -> None:
     """Copy an object, by the store itself where both are in one. Raises StorageError."""
     (one, here), (other, there) = resolve(source), resolve(target)
     if one is other and not isinstance(one, LocalFileSystem):
-        _persistently(source, lambda: one.cp_file(here, there))
+        persistently(source, lambda: one.cp_file(here, there))
         return
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder) / "copy"
@@ -348,13 +353,13 @@ def copy(source: str, target: str) -> None:
 def exists(uri: str) -> bool:
     """Whether an object or prefix is there. Raises StorageError where that cannot be known."""
     filesystem, path = resolve(uri)
-    return bool(_persistently(uri, lambda: filesystem.exists(path)))
+    return bool(persistently(uri, lambda: filesystem.exists(path)))
 
 
 def size_of(uri: str) -> int:
     """Bytes of one object. Raises StorageError."""
     filesystem, path = resolve(uri)
-    return int(_persistently(uri, lambda: filesystem.info(path))["size"] or 0)
+    return int(persistently(uri, lambda: filesystem.info(path))["size"] or 0)
 
 
 def folders_in(uri: str) -> list[str]:
@@ -362,7 +367,7 @@ def folders_in(uri: str) -> list[str]:
     filesystem, path = resolve(uri)
     if not exists(uri):
         return []
-    found = _persistently(uri, lambda: filesystem.ls(path, detail=True))
+    found = persistently(uri, lambda: filesystem.ls(path, detail=True))
     names = {posixpath.basename(entry["name"].rstrip("/")) for entry in found if entry["type"] == "directory"}
     return sorted(names - {"", posixpath.basename(path.rstrip("/"))})
 
@@ -375,10 +380,10 @@ def delete(uri: str) -> None:
         if filesystem.exists(path):
             filesystem.rm(path, recursive=True)
 
-    _persistently(uri, removed)
+    persistently(uri, removed)
 
 
-def _persistently(uri: str, attempt: Callable[[], Result]) -> Result:
+def persistently(uri: str, attempt: Callable[[], Result]) -> Result:
     """What it gives; begun anew after a pause where the store broke off. Raises StorageError."""
     started, pauses = time.monotonic(), iter(PAUSES)
     while True:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from io import BufferedReader
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
 
 import av
 from av.video.format import VideoFormat
@@ -17,6 +20,23 @@ FULL = 2
 
 class ClipError(ValueError):
     """These bytes are not a clip that can be restored, or written; the message says why."""
+
+
+class RemoteFile(Protocol):
+    """A file that is not on this machine, and too large for it."""
+
+    @property
+    def suffix(self) -> str:
+        """The ending of its name."""
+
+    def open(self) -> BufferedReader:
+        """It to read, at any place."""
+
+    def create(self) -> AbstractContextManager[BinaryIO]:
+        """It to write; of what has been written, the beginning alone can be written again."""
+
+
+File = Path | RemoteFile
 
 
 @dataclass(frozen=True)

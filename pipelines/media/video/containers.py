@@ -33,6 +33,8 @@ class Container:
     """Whether FFmpeg writes a track of its own for the time code that the video names."""
     headed: bool = False
     """Whether a codec's headers stand nowhere but before its pictures."""
+    turns_back: bool = False
+    """Whether its muxer goes back to more than the file's beginning: it cannot be written as it comes."""
     raw: bool = False
     """Whether it is nothing but the packets of one video track."""
 
@@ -64,7 +66,8 @@ QUICKTIME = Container("mov", frozenset({".mov", ".qt"}), options=FAST_START, hid
 PHONE = Container("3gp", frozenset({".3gp"}), options=FAST_START, hides=True)
 PHONE_2 = Container("3g2", frozenset({".3g2"}), options=FAST_START, hides=True)
 MATROSKA = Container("matroska", frozenset({".mkv"}))
-AVI = Container("avi", frozenset({".avi"}), "mpeg4", counts=True)  # H.264 of others is shown late in it
+# H.264 of others is shown late in it.
+AVI = Container("avi", frozenset({".avi"}), "mpeg4", counts=True, turns_back=True)
 WEBM = Container("webm", frozenset({".webm"}), "vp9")
 # Times as they are: by default it begins 1.4 seconds later.
 TRANSPORT = Container(

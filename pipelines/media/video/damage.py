@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,27 +13,31 @@ from av.container import InputContainer
 from av.error import FFmpegError
 from av.stream import Disposition
 
-from pipelines.media.video.clip import ClipError
+from pipelines.media.video.clip import ClipError, File
 
 PATIENCE = 16
 """A file that cannot be read on so many times in a row has ended."""
 CLOCKED = ("matroska", "mov", "avi", "flv")
 """Demuxers whose files say how long they are; others guess."""
+READ_BYTES = 1 << 18
+"""FFmpeg is given at once, of a file that it does not read by itself."""
 SLACK = 0.25
 """Seconds by which a clip may end before it says."""
 ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[InputContainer]:
-    """A local file. Raises ClipError where it is no clip."""
-    try:
-        container = av.open(str(path), metadata_errors="replace")
-    except (FFmpegError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise ClipError(f"not a clip that can be read: {why}") from error
-    with container:
-        yield container
+def opened(file: File) -> Iterator[InputContainer]:
+    """A clip to read. Raises ClipError where it is none."""
+    with ExitStack() as stack:
+        source = str(file) if isinstance(file, Path) else stack.enter_context(file.open())
+        try:
+            container = av.open(source, "r", metadata_errors="replace", buffer_size=READ_BYTES)
+        except (FFmpegError, ValueError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise ClipError(f"not a clip that can be read: {why}") from error
+        with container:
+            yield container
 
 
 def main_track(container: InputContainer) -> Any:

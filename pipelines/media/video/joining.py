@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import io
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -15,8 +16,8 @@ from av.bitstream import BitStreamFilterContext
 from av.container import OutputContainer
 from av.error import FFmpegError
 
-from pipelines.media.video.clip import ClipError, ClipFormat, depth_of, sides
-from pipelines.media.video.containers import Container, container_of
+from pipelines.media.video.clip import ClipError, ClipFormat, File, depth_of, sides
+from pipelines.media.video.containers import FAST_START, Container, container_of
 from pipelines.media.video.damage import Damage, decoded, has_alpha, main_track, opened
 from pipelines.media.video.reading import DYNAMIC, format_of
 from pipelines.media.video.tracks import Tracks, kept_metadata, missing
@@ -25,12 +26,15 @@ SELF_TOLD = frozenset({"h264", "hevc", "av1", "vp8", "vp9"})
 """Codecs of which a track needs to know no more than their headers say: it may keep all that the source's
 track says beside them (mastering, spheres, mirrors)."""
 PACKETS_OF_M2TS = 192
+WRITE_BYTES = 1 << 18
+"""FFmpeg gives at once, of a file that it does not write by itself."""
 
 
-def join(segments: Iterable[bytes], source: Path, target: Path) -> Sequence[str]:
+def join(segments: Iterable[bytes], source: File, target: File) -> Sequence[str]:
     """Write a clip to `target`: the segments' video, and all else of `source` as it is.
 
-    Gives what of it could not be kept. Raises ClipError where the container cannot hold what was encoded.
+    A remote target is written as its bytes come. Gives what of the source could not be kept. Raises ClipError
+    where the container cannot hold what was encoded.
     """
     container = container_of(target.suffix)
     remaining = iter(segments)
@@ -40,18 +44,15 @@ def join(segments: Iterable[bytes], source: Path, target: Path) -> Sequence[str]
         with (
             opened(source) as original,
             av.open(io.BytesIO(first), "r") as template,
-            av.open(
-                str(target),
-                "w",
-                format=container.muxer,
-                container_options=_options(container, source, original),
-            ) as out,
+            _created(target, container, _options(container, source, original)) as out,
         ):
-            tracks = Tracks(original, container, template.streams.video[0])
+            tracks = Tracks(source, original, container, template.streams.video[0])
             format = format_of(main_track(original), start, target.suffix)
             video = tracks.add_to(out, lambda: _video(out, original, template, format, start))
             _mux_all(chain([first], remaining), out, video, container, format, tracks)
             lost = [*tracks.lost, *_changed(format, template.streams.video[0])]
+            if FAST_START.items() <= container.options.items() and not isinstance(target, Path):
+                lost.append("its index is at its end: players on the network begin later")
     except (FFmpegError, ValueError) as error:
         if isinstance(error, ClipError):
             raise
@@ -59,7 +60,22 @@ def join(segments: Iterable[bytes], source: Path, target: Path) -> Sequence[str]
     return [*lost, *missing(source, target, tracks)]
 
 
-def _first_frame(source: Path) -> av.VideoFrame:
+@contextmanager
+def _created(target: File, container: Container, options: dict[str, str]) -> Iterator[OutputContainer]:
+    with ExitStack() as stack:
+        if isinstance(target, Path):
+            file: Any = str(target)
+        else:
+            file = stack.enter_context(target.create())
+            # To stand in front, the index would have to be written before what it tells of.
+            options = {name: value.replace("+faststart", "") or "0" for name, value in options.items()}
+        with av.open(
+            file, "w", format=container.muxer, container_options=options, buffer_size=WRITE_BYTES
+        ) as out:
+            yield out
+
+
+def _first_frame(source: File) -> av.VideoFrame:
     with opened(source) as container:
         frame = next(decoded(container, main_track(container), Damage()), None)
     if frame is None:
@@ -67,7 +83,7 @@ def _first_frame(source: Path) -> av.VideoFrame:
     return frame
 
 
-def _options(container: Container, source: Path, original: Any) -> dict[str, str]:
+def _options(container: Container, source: File, original: Any) -> dict[str, str]:
     options = dict(container.options)
     if container.muxer == "mpegts":
         options["mpegts_m2ts_mode"] = str(int(_stamped_packets(source)))
@@ -77,9 +93,9 @@ def _options(container: Container, source: Path, original: Any) -> dict[str, str
     return options
 
 
-def _stamped_packets(source: Path) -> bool:
+def _stamped_packets(source: File) -> bool:
     """Whether it is a transport stream as camcorders have it, each packet with its arrival time."""
-    with source.open("rb") as file:
+    with source.open("rb") if isinstance(source, Path) else source.open() as file:
         data = file.read(3 * PACKETS_OF_M2TS)
     return len(data) == 3 * PACKETS_OF_M2TS and {data[4 + k * PACKETS_OF_M2TS] for k in range(3)} == {0x47}
 

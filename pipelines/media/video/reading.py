@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import av
@@ -17,7 +16,7 @@ from av.container import InputContainer
 from av.filter import Graph
 from numpy.typing import NDArray
 
-from pipelines.media.video.clip import FULL, ClipError, ClipFormat, Colour, Run, Timed, sides
+from pipelines.media.video.clip import FULL, ClipError, ClipFormat, Colour, File, Run, Timed, sides
 from pipelines.media.video.codecs import EncodeConfig, coder_of
 from pipelines.media.video.colour import HIGH_DEFINITION, Colours, packed_alpha
 from pipelines.media.video.damage import Damage, decoded, main_track, opened
@@ -43,14 +42,14 @@ INTERLACED = "its fields were merged into whole frames: it is no longer interlac
 
 
 def read(
-    path: Path, reach: Reach | None, encode: EncodeConfig | None = None, *, max_pixels: int = MAX_PIXELS
+    file: File, reach: Reach | None, encode: EncodeConfig | None = None, *, max_pixels: int = MAX_PIXELS
 ) -> Iterator[Run]:
-    """The frames of a local clip, in runs with the frames around them within reach.
+    """The frames of a clip, in runs with the frames around them within reach.
 
     What is missing or damaged of it is noted on the last. Raises ClipError: no clip, no video in it, too
     large, no frame that can be shown, or (where `encode` is given) it cannot be written so.
     """
-    with opened(path) as container:
+    with opened(file) as container:
         track = main_track(container)
         size = track.codec_context.width, track.codec_context.height
         if size[0] * size[1] > max_pixels:
@@ -61,7 +60,7 @@ def read(
         first = next(frames, None)
         if first is None:
             raise ClipError("no frame of it can be decoded")
-        format = format_of(track, first, path.suffix)
+        format = format_of(track, first, file.suffix)
         if encode is not None:
             coder_of(format, encode, first.height, first.width)
         held: Run | None = None

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import av
@@ -15,6 +14,7 @@ from av.container import InputContainer, OutputContainer
 from av.error import FFmpegError
 from av.stream import Discard, Disposition
 
+from pipelines.media.video.clip import File
 from pipelines.media.video.containers import Container
 from pipelines.media.video.damage import Damage, main_track, opened, packets
 
@@ -43,8 +43,8 @@ NOT_SAID = frozenset(
 class Tracks:
     """Those of a source that go into a container, once `add_to` has added them."""
 
-    def __init__(self, original: InputContainer, container: Container, template: Any) -> None:
-        self.original, self.container = original, container
+    def __init__(self, source: File, original: InputContainer, container: Container, template: Any) -> None:
+        self.source, self.original, self.container = source, original, container
         self.lost: list[str] = []
         self.copies: dict[int, Any] = {}
         self.dropped: set[int] = set()
@@ -93,7 +93,7 @@ class Tracks:
 
     def _attach(self, out: OutputContainer, stream: Any) -> None:
         """A cover, which is a file among the attachments."""
-        with opened(Path(self.original.name)) as again:
+        with opened(self.source) as again:
             picture = next((bytes(one) for one in again.demux(again.streams[stream.index]) if one.size), b"")
         kind = stream.codec_context.codec.canonical_name if stream.codec_context else "mjpeg"
         ending, mime = {"png": ("png", "image/png")}.get(kind, ("jpg", "image/jpeg"))
@@ -192,7 +192,7 @@ def _endings(container: Container) -> str:
     return " and ".join(sorted(container.suffixes))
 
 
-def missing(source: Path, target: Path, tracks: Tracks) -> Iterator[str]:
+def missing(source: File, target: File, tracks: Tracks) -> Iterator[str]:
     """What a look at the finished file does not find."""
     with opened(source) as before, opened(target) as after:
         theirs = [one for one in after.streams if one.discard != Discard.all]
