@@ -13,11 +13,11 @@ MIB = 1 << 20
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr(remote, "BLOCK", 1000)
     monkeypatch.setattr(remote, "PART", 5 * MIB)  # a store takes no smaller ones
 
 
-def test_an_object_is_read_at_any_place_and_little_of_it_is_held(s3):
+def test_an_object_is_read_at_any_place_and_little_of_it_is_held(s3, monkeypatch):
+    monkeypatch.setattr(remote, "BLOCK", 1000)
     data = random.Random(0).randbytes(20_500)
     storage.write_bytes(f"{s3}/night/drive.mp4", data)
     source = Remote(f"{s3}/night/drive.mp4")
@@ -37,7 +37,8 @@ def test_an_object_is_read_at_any_place_and_little_of_it_is_held(s3):
     assert len(ranges._blocks) == remote.HELD
 
 
-def test_what_was_changed_meanwhile_is_told(s3):
+def test_what_was_changed_meanwhile_is_told(s3, monkeypatch):
+    monkeypatch.setattr(remote, "BLOCK", 1000)
     storage.write_bytes(f"{s3}/a.mp4", bytes(5000))
     ranges = remote._Ranges(f"{s3}/a.mp4")
     storage.write_bytes(f"{s3}/a.mp4", bytes(2500))
