@@ -39,8 +39,8 @@ ROW = ("key", "uri", "size", "kind", "panel", "known_digest")
 """Of an item, what its work takes."""
 LOOKED_AHEAD = 1000
 """Objects that are looked at before the destination is ours: a page of a listing."""
-WINDOW = 50_000
-"""Most items that are in hand at once."""
+WINDOW, WINDOW_OF_A_CPU = 50_000, 500
+"""Most items that are in hand at once: so many, or on a large cluster so many for each of its CPUs."""
 SPARE = 3
 """Items that may give a panel, for each that is kept: some of them may be broken."""
 
@@ -231,7 +231,7 @@ def _windows(planned: Iterable[Planned], ledger: Ledger) -> Iterator[list[Planne
     What was settled before, and what is none of ours by its name, is settled on the way.
     """
     window: list[Planned] = []
-    until, seen = time.monotonic() + FIRST_WINDOW_SECONDS, 0
+    until, seen, most = time.monotonic() + FIRST_WINDOW_SECONDS, 0, _most()
     for one in planned:
         if one.settled:
             ledger.summary.already += 1
@@ -241,11 +241,16 @@ def _windows(planned: Iterable[Planned], ledger: Ledger) -> Iterator[list[Planne
             ledger.enter(_ignored(one.item))
         else:
             window.append(one)
-        if seen >= WINDOW or (until and window and time.monotonic() > until):
+        if seen >= most or (until and window and time.monotonic() > until):
             yield window
-            window, until, seen = [], 0.0, 0
+            window, until, seen, most = [], 0.0, 0, _most()
     if seen:
         yield window
+
+
+def _most() -> float:
+    """Items of a window."""
+    return max(WINDOW, WINDOW_OF_A_CPU * cluster.cpus())
 
 
 def _ignored(item: StoredObject) -> Verdict:

@@ -22,6 +22,8 @@ BLOCKS = 512
 """Most blocks that a list of items is cut into; more only cost scheduling."""
 TASK_ITEMS, TASK_BYTES = 16, 4 << 20
 """A task is given at most so many items, or so many bytes of them: small ones would only cost scheduling."""
+CPUS_AN_ITEM = 16
+"""And on large clusters an item for so many CPUs: some 60 tasks a second are handed out, however many end."""
 PATIENCE = 6.0
 """Seconds that the head of a cluster may take to answer."""
 
@@ -133,12 +135,18 @@ def actors(wanted: int | Literal["auto"], *, gpus: float) -> int:
     return max(1, int(total["GPU"] / gpus))
 
 
+def cpus() -> float:
+    """Of the cluster that this process is attached to; 1 where it is to none."""
+    return float(ray.cluster_resources().get("CPU", 1)) if ray.is_initialized() else 1.0
+
+
 def tasks_of(sizes: Sequence[int]) -> Iterator[slice]:
     """Items of so many bytes in runs, each for one task; where there are few, every CPU gets some."""
-    share = math.ceil(len(sizes) / (4 * ray.cluster_resources().get("CPU", 1)))
-    most, start, held = max(1, min(TASK_ITEMS, share)), 0, 0
+    share = math.ceil(len(sizes) / (4 * cpus()))
+    larger = max(1.0, cpus() / CPUS_AN_ITEM / TASK_ITEMS)
+    most, start, held = max(1, min(int(larger * TASK_ITEMS), share)), 0, 0
     for place, size in enumerate(sizes):
-        if place > start and (place - start >= most or held + size > TASK_BYTES):
+        if place > start and (place - start >= most or held + size > larger * TASK_BYTES):
             yield slice(start, place)
             start, held = place, 0
         held += size

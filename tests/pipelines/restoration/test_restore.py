@@ -378,6 +378,7 @@ def test_windows_follow_one_another(cluster, footage, tmp_path, monkeypatch, mlf
     for key in ("cam1/a.png", "cam1/b.png", "broken.jpg", "notes.txt", "empty.png"):
         storage.download(f"{footage}/raw/{key}", _made(source / key))
     monkeypatch.setattr(restore, "WINDOW", 2)
+    monkeypatch.setattr(restore, "WINDOW_OF_A_CPU", 0)
     config = replace(config, model=f"{footage}/model", panels=1)
     with monkeypatch.context() as patched:
         summary = restore.restore(replace(config, model=_rolled_back_meanwhile(footage, patched)))
