@@ -117,7 +117,7 @@ def cpu_shares(actors: int, *, gpus: float) -> tuple[float, float]:
     """
     if gpus:
         return 0.0, 1.0
-    total = ray.cluster_resources().get("CPU", 1.0)
+    total = cpus()
     actor = min(1.0, total / (2 * actors))
     return actor, min(0.9, 0.3 * (total - actor * actors))
 
@@ -127,9 +127,9 @@ def actors(wanted: int | Literal["auto"], *, gpus: float) -> int:
     is no GPU."""
     if wanted != "auto":
         return wanted
-    total = ray.cluster_resources()
     if not gpus:
-        return max(1, int(total.get("CPU", 1)))
+        return max(1, int(cpus()))
+    total = ray.cluster_resources()
     if total.get("GPU", 0) < gpus:
         raise ValueError(f"the cluster has {total.get('GPU', 0):g} GPUs; --num-gpus 0 computes on its CPUs")
     return max(1, int(total["GPU"] / gpus))
@@ -142,8 +142,9 @@ def cpus() -> float:
 
 def tasks_of(sizes: Sequence[int]) -> Iterator[slice]:
     """Items of so many bytes in runs, each for one task; where there are few, every CPU gets some."""
-    share = math.ceil(len(sizes) / (4 * cpus()))
-    larger = max(1.0, cpus() / CPUS_AN_ITEM / TASK_ITEMS)
+    total = cpus()
+    share = math.ceil(len(sizes) / (4 * total))
+    larger = max(1.0, total / CPUS_AN_ITEM / TASK_ITEMS)
     most, start, held = max(1, min(int(larger * TASK_ITEMS), share)), 0, 0
     for place, size in enumerate(sizes):
         if place > start and (place - start >= most or held + size > larger * TASK_BYTES):

@@ -74,6 +74,11 @@ def at_hand(uri: str, size: int, endings: frozenset[str]) -> Iterator[Path | Rem
     Raises StorageError, also where it does not have the `size` that it was listed with.
     """
     if stays(uri, size, endings):
+        found = storage.size_of(uri)
+        if found != size:
+            raise StorageError(
+                f"{uri}: has {found} bytes, {size} were listed: it was changed meanwhile; try again"
+            )
         yield Remote(uri)
         return
     with tempfile.TemporaryDirectory() as folder:

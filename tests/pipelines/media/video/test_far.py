@@ -1,7 +1,6 @@
 """Clips that are not on this machine: read by ranges, written as their bytes come."""
 
 import io
-import os
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -119,6 +118,13 @@ def test_a_large_clip_of_a_bucket_stays_there(far, s3, tmp_path):
     assert list(notes) == ["its index is at its end: players on the network begin later"]
 
 
+def test_one_of_another_size_than_was_listed_is_not_begun(far):
+    item, _, _ = far
+    (row,) = decoded({**item, "size": item["size"] + 1})
+    assert row["verdict"] == FAILED
+    assert "were listed: it was changed meanwhile" in row["error"]
+
+
 def test_a_store_that_breaks_off_is_no_damage_of_the_clip(far, monkeypatch):
     item, _, _ = far
     read, asked = remote._Ranges._block, []
@@ -136,8 +142,8 @@ def test_a_store_that_breaks_off_is_no_damage_of_the_clip(far, monkeypatch):
 
 def test_what_is_no_clip_is_told_as_such(far):
     item, _, _ = far
-    storage.write_bytes(item["uri"], os.urandom(5000))
-    (row,) = decoded({**item, "size": 5000})
+    storage.write_bytes(item["uri"], b"no clip at all " * 400)
+    (row,) = decoded({**item, "size": 6000})
     assert "not a clip that can be read" in row["error"]
     with pytest.raises(MediumError, match="not a clip"):
         next(clips.read(Far(".mp4", b"nothing"), None))
