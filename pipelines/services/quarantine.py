@@ -83,7 +83,7 @@ _owners: dict[str, _Owner] = {}
 
 @lru_cache(maxsize=1)
 def _registers(node: str) -> list[Any]:
-    """Those of all streams that a process starts (work has a name of its own in each): each is a process too.
+    """Those of all streams that a process starts: each is a process too.
 
     One writes down some hundred pieces a second, so a large cluster has several, by owner.
     """
@@ -137,7 +137,8 @@ class Quarantine:
 
     def _owner(self) -> _Owner:
         context = ray.get_runtime_context()
-        id = context.get_actor_id() or context.get_task_id() or "driver"
+        worker = context.get_actor_id() or context.get_task_id() or "driver"
+        id = f"{worker} of {self._stream}"  # one process may hold work of the same name in several streams
         known = _owners.get(self._stream)
         if known is None or known.id != id:
             known = _Owner(id, *ray.get(self._register_of(id).left.remote(id, self._stream)))

@@ -22,6 +22,13 @@ def test_work_that_ends_may_be_done_again_and_again(cluster):
 
 
 @pytest.mark.cluster
+def test_what_one_stream_did_last_is_no_death_in_another(cluster):
+    for _ in range(DEATHS + 2):
+        with Quarantine().hold("a"):
+            pass
+
+
+@pytest.mark.cluster
 def test_deadly_work_is_left_alone_after_two_deaths(cluster, tmp_path):
     held = Quarantine()
 
