@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 # Tests run in two processes; those on the Ray cluster stay in one of them (tests/conftest.py).
 TWO := --numprocesses 2 --dist loadgroup
+# Imports are most of what a short-lived process does: what was compiled is kept.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test check stack gpu lock clean help
 

@@ -14,6 +14,8 @@ import pytest
 import torch
 
 RAY_SETTINGS = {
+    # A test that needs a cluster says so: none starts by itself.
+    "RAY_ENABLE_AUTO_CONNECT": "0",
     "RAY_AUTH_MODE": "disabled",
     # Workers wait for the next test. By default they end after a second, and imports are most of their work.
     "RAY_idle_worker_killing_time_threshold_ms": "600000",

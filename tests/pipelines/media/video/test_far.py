@@ -85,7 +85,7 @@ def test_what_turns_back_is_written_here():
 
 
 @pytest.fixture
-def far(s3, photos, tmp_path, monkeypatch, tiny_weights):
+def far(cluster, s3, photos, tmp_path, monkeypatch, tiny_weights):
     """A clip in a bucket that counts as large."""
     monkeypatch.setattr(remote, "LARGE", 1000)
     monkeypatch.setattr(remote, "BLOCK", 2000)
