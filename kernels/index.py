@@ -5,6 +5,7 @@ Shape letters: N pictures, H x W cells, P = N*H*W, n degraded (active) cells, m 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import islice
 
 import torch
@@ -13,7 +14,8 @@ from torch import Tensor
 
 from kernels.cuda import cells as gpu_cells
 from kernels.cuda import device
-from kernels.tables import TILE, ActiveIndex, LineTables
+from kernels.cuda import lines as gpu_lines
+from kernels.tables import ActiveIndex, LineTables
 
 SC_BREAK_EVEN = 0.85
 """Density from which SC's dense form is the faster one (measured: `python -m kernels.benchmark`)."""
@@ -47,27 +49,66 @@ def build_index(mask: Tensor, *, non_local: bool = True, dtype: torch.dtype = to
     `dtype` is that of the features: others can be used with it too, less fast on a CPU. Raises TypeError
     where the mask is not boolean, ValueError where its shape is another.
     """
+    return build_indices([mask], non_local=[non_local], dtype=dtype)[0]
+
+
+def build_indices(
+    masks: Sequence[Tensor], *, non_local: Sequence[bool], dtype: torch.dtype = torch.float32
+) -> list[ActiveIndex]:
+    """The index of each mask, as `build_index`. On a GPU the host waits once for all of them."""
+    for mask in masks:
+        _check(mask)
+    cells = [mask[:, 0].contiguous() for mask in masks]
+    if _on_kernels(masks[0]):
+        return _by_kernels(masks, cells, non_local)
+    return [_by_torch(*each, dtype) for each in zip(masks, cells, non_local, strict=True)]
+
+
+def _check(mask: Tensor) -> None:
     if mask.dtype != torch.bool:
         raise TypeError(f"the mask must be boolean, not {mask.dtype}: compare it with a threshold first")
     if mask.ndim != 4 or mask.shape[1] != 1:
         raise ValueError(f"the mask must be N x 1 x H x W, not {list(mask.shape)}")
     if mask.numel() > MOST_CELLS:
         raise ValueError(f"an index holds up to {MOST_CELLS} cells, not {mask.numel()}: use a smaller batch")
-    cells = mask[:, 0].contiguous()
-    active, clean, bands = _banded(cells, BAND_CELLS * max(4 // dtype.itemsize, 1))
-    lines = _line_tables(cells, active, clean) if non_local else None
-    return ActiveIndex(mask, active, clean, _neighbours(cells, active), bands, lines, known=True)
 
 
 def _on_kernels(tensor: Tensor) -> bool:
     return tensor.is_cuda and device.unavailable() is None
 
 
+def _by_kernels(
+    masks: Sequence[Tensor], cells: Sequence[Tensor], non_local: Sequence[bool]
+) -> list[ActiveIndex]:
+    counted = [gpu_cells.count(each) for each in cells]
+    lined = [gpu_lines.count(each) if wanted else None for each, wanted in zip(cells, non_local, strict=True)]
+    totals = [ends[:, -1] for ends in (*counted, *(lines.ends for lines in lined if lines))]
+    # The one synchronisation: with the sizes of all tables, nothing else has to come to the host.
+    sizes = iter(found.tolist() for found in torch.cat(totals).cpu().split([len(each) for each in totals]))
+    placed = [gpu_cells.place(each, ends, next(sizes)) for each, ends in zip(cells, counted, strict=True)]
+    made = []
+    for mask, each, at, lines in zip(masks, cells, placed, lined, strict=True):
+        active, clean, numbers, bands = at
+        tables = gpu_lines.fill(each, numbers, len(active), lines, next(sizes)) if lines else None
+        sparse = _wants_neighbours(each, active)
+        near = gpu_cells.neighbours(each, active, numbers) if sparse else active.new_empty(0, 9)
+        made.append(ActiveIndex(mask, active, clean, near, bands, tables, known=True))
+    return made
+
+
+def _by_torch(mask: Tensor, cells: Tensor, non_local: bool, dtype: torch.dtype) -> ActiveIndex:
+    active, clean, bands = _banded(cells, BAND_CELLS * max(4 // dtype.itemsize, 1))
+    lines = _line_tables(cells, active, clean) if non_local else None
+    return ActiveIndex(mask, active, clean, _neighbours(cells, active), bands, lines, known=True)
+
+
+def _wants_neighbours(cells: Tensor, active: Tensor) -> bool:
+    """Whether SC will not take its dense form, which needs none."""
+    return active.numel() <= (GPU_SC_BREAK_EVEN if cells.is_cuda else SC_BREAK_EVEN) * cells.numel()
+
+
 def _banded(cells: Tensor, band_cells: int) -> tuple[Tensor, Tensor, Tensor]:
     """The active positions in the order that ActiveIndex describes, the clean ones, and the bands."""
-    if _on_kernels(cells):
-        active, clean, sizes = gpu_cells.compact(cells)
-        return active, clean, sizes[None].cpu()
     framed = F.pad(cells.view(torch.uint8), (1, 1, 1, 1))
     # Is any of the three cells of an image column active that are in a window?
     column = framed[:, :-2] | framed[:, 1:-1] | framed[:, 2:]
@@ -90,10 +131,8 @@ def _bands_of(ascending: Tensor, cells: Tensor, band_cells: int) -> Tensor | int
 
 def _neighbours(cells: Tensor, active: Tensor) -> Tensor:
     n = active.numel()
-    if n > (GPU_SC_BREAK_EVEN if cells.is_cuda else SC_BREAK_EVEN) * cells.numel():
+    if not _wants_neighbours(cells, active):
         return active.new_empty(0, 9)
-    if _on_kernels(cells):
-        return gpu_cells.neighbours(cells, active)
     pictures, height, width = cells.shape
     # A frame of one cell round each picture: the windows then lie at one distance from their corners.
     framed = width + 2
@@ -108,7 +147,7 @@ def _neighbours(cells: Tensor, active: Tensor) -> Tensor:
 def _line_tables(cells: Tensor, active: Tensor, clean: Tensor) -> LineTables:
     both = torch.stack([cells, ~cells])
     counts = torch.cat([both.sum(3).flatten(1), both.sum(2).flatten(1)], 1)  # of all rows, then all columns
-    lines, chunks, starts = _each_alone(counts) if _on_kernels(cells) else _chunked(counts)
+    lines, chunks, starts = _chunked(counts)
     s, t = (chunks[:, :1] * chunks[:, 1:]).sum(0).tolist()
     # Of every cell, line after line: twice its row number among its kind, one more on a column.
     pair = active.new_empty(cells.numel())
@@ -126,19 +165,12 @@ def _line_tables(cells: Tensor, active: Tensor, clean: Tensor) -> LineTables:
     pairs[query_slots], befores[query_slots], afters[query_slots] = query_pairs, before, keys - before
     key_at[key_slots] = key_pairs >> 1
     none = active.new_empty(0, 6)
-    tables = LineTables(
+    return LineTables(
         pairs[:s] >> 1, pairs[:s], key_at[:t], befores[:s], afters[:s],
         torch.empty_like(query_slots).index_copy_(0, query_pairs, query_slots).view(-1, 2),
         torch.empty_like(key_slots).index_copy_(0, key_pairs, key_slots).view(-1, 2),
         chunks, counts[1, lines], none, none,
     )  # fmt: skip
-    if not _on_kernels(cells):
-        return tables
-    axis = (torch.arange(counts.shape[1], device=cells.device) >= cells[:, :, 0].numel()).long()
-    described = torch.stack([axis, starts[0], counts[0], starts[1], counts[1]], 1)[lines]
-    query_tiles, key_tiles = (_tiles(described, described[:, column]) for column in (2, 4))
-    tables = tables._replace(query_tiles=query_tiles, key_tiles=key_tiles)
-    return LineTables(*(table.int() for table in tables))._replace(chunks=chunks)
 
 
 def _line_after_line(cells: Tensor) -> Tensor:
@@ -150,23 +182,6 @@ def _numbered(starts: Tensor, counts: Tensor, end: int) -> Tensor:
     """The slots of a kind's cells, line after line: `counts` of each from its start on, none over `end`."""
     base = (starts - (counts.cumsum(0) - counts)).repeat_interleave(counts)
     return base.add_(torch.arange(len(base), device=base.device)).clamp_(max=end)
-
-
-def _tiles(lines: Tensor, counts: Tensor) -> Tensor:
-    """Lines [lines, 5] cut into tiles of at most TILE of the `counts` cells of each: [tiles, 6]."""
-    per_line = (counts + TILE - 1) // TILE
-    number = torch.arange(int(per_line.sum()), device=lines.device)
-    of_line = torch.arange(len(lines), device=lines.device).repeat_interleave(per_line)
-    first = (per_line.cumsum(0) - per_line)[of_line]
-    return torch.cat([lines[of_line], (number - first)[:, None] * TILE], 1)
-
-
-def _each_alone(counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """As `_chunked`, with a chunk a line: what the GPU's kernels want, and made without leaving the GPU."""
-    mixed = (counts > 0).all(0)
-    held, lines = counts * mixed, mixed.nonzero()[:, 0]
-    chunks = torch.cat([torch.ones_like(lines)[None], counts[:, lines]]).t()
-    return lines, chunks, (held.cumsum(1) - held).masked_fill_(~mixed, ABSENT)
 
 
 def _chunked(counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:

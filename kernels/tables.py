@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 TILE = 32
-"""Most cells of a tile of a line, as in snl.cu."""
+"""Most cells of a tile of a line, as in snl.cu and lines.cu."""
 
 
 class LineTables(NamedTuple):

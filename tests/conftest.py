@@ -134,3 +134,15 @@ def mlflow_store(empty_mlflow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.chdir(tmp_path)
     return uri
+
+
+@pytest.fixture
+def gpu() -> str:
+    """The device's name, where the kernels can run natively."""
+    from kernels.cuda import device
+
+    if not torch.cuda.is_available():
+        pytest.skip("torch sees no NVIDIA GPU here: not run natively")
+    if reason := device.unavailable():
+        pytest.skip(f"{reason}: not run natively")
+    return "cuda"

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kernels import ActiveIndex, build_index
+from kernels import ActiveIndex, build_indices
 from spair_core.masks import coarsen
 from spair_core.network.localization import Localizer, LocalizerConfig
 from spair_core.network.restoration import Restorer, RestorerConfig
@@ -175,10 +175,9 @@ class Spair(nn.Module):
 
     def indices(self, mask: Tensor) -> tuple[ActiveIndex, ...]:
         """The active pixels of a mask at full resolution, 1/2, 1/4 and 1/8."""
-        non_local = self.config.restorer.attention == "sparse"
+        coarser = self.config.restorer.attention == "sparse"
         return tuple(
-            build_index(level, non_local=non_local and depth > 0, dtype=self.dtype)
-            for depth, level in enumerate(coarsen(mask))
+            build_indices(coarsen(mask), non_local=[False, coarser, coarser, coarser], dtype=self.dtype)
         )
 
 

@@ -55,16 +55,6 @@ def sanitizer(compiler):
     sanitizer.close()
 
 
-@pytest.fixture
-def gpu() -> str:
-    """The device's name, where the kernels can run natively."""
-    if not torch.cuda.is_available():
-        pytest.skip("torch sees no NVIDIA GPU here: not run natively")
-    if reason := cuda_device.unavailable():
-        pytest.skip(f"{reason}: not run natively")
-    return "cuda"
-
-
 WHERE = [
     *(
         pytest.param(order, id=name, marks=() if name == "random" else pytest.mark.long)

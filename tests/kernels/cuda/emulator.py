@@ -25,7 +25,8 @@ def instances(
     sfm = [f"sfm_{kernel}" for kernel in ("moments", "apply", "grad_sums", "grad_apply")]
     snl = [f"snl_{kernel}" for kernel in ("forward", "query_grad", "key_grad")]
     return {
-        "cells": ["count_cells", "compact_cells", "number_cells", "neighbour_table"],
+        "cells": ["count_cells", "compact_cells", "neighbour_table"],
+        "lines": ["count_lines", "fill_lines"],
         "sc": [f"sc_product<{kind}, 8, false>" for kind in kinds]
         + [f"sc_product<{kind}, {tile}, true>" for kind, tile in product(kinds, tiles)]
         + [f"sc_weight_grad<{kind}, {tile}>" for kind, tile in product(kinds, tiles)],

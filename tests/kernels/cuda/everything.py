@@ -11,8 +11,8 @@ from kernels import build_index, cuda
 from tests.kernels.cuda.pictures import block_parameters, made_features, streaks
 from tests.kernels.samples import rows_of
 
-MASK = streaks(2, 11, 13, 0.3)
-"""Two tiles of SC's rows, three of its steps along them, both with a rest."""
+MASK = streaks(2, 11, 12, 0.3)
+"""Two tiles of SC's rows, three of its steps along them, six blocks of lines, all with a rest."""
 
 
 def run_everything(dtype: torch.dtype, device: str = "cpu") -> list[torch.Tensor]:
@@ -29,7 +29,8 @@ def run_everything(dtype: torch.dtype, device: str = "cpu") -> list[torch.Tensor
     results += [cuda.snl.snl_step(queries, keys, weights, made.lines, 0.4)]
     results += cuda.snl.snl_step_backward(queries, queries, keys, weights, made.lines, 0.4)
     moved, statistics = cuda.sfm.sfm(features, mask, 1e-3, 4.0, 4.0)
-    return [*results, moved, cuda.sfm.sfm_backward(moved, features, mask, statistics, 4.0)]
+    tables = [made.active, made.clean, made.neighbours, *made.lines]
+    return [*tables, *results, moved, cuda.sfm.sfm_backward(moved, features, mask, statistics, 4.0)]
 
 
 def run_all_types(device: str) -> None:

@@ -26,6 +26,28 @@ MASKS = {
 }
 
 
+def noise(pictures: int, height: int, width: int, density: float) -> torch.Tensor:
+    """A mask drawn cell by cell, bool [N, 1, H, W]."""
+    return torch.rand(pictures, 1, height, width, generator=torch.Generator().manual_seed(3)) < density
+
+
+INDEX_MASKS = {
+    **MASKS,
+    "empty": torch.zeros(2, 1, 7, 9, dtype=torch.bool),
+    "full": torch.ones(2, 1, 7, 9, dtype=torch.bool),
+    "one cell": torch.ones(1, 1, 1, 1, dtype=torch.bool),
+    "one row": noise(1, 1, 75, 0.4),
+    "one column": noise(1, 75, 1, 0.4),
+    "all but one": torch.arange(40 * 50).view(1, 1, 40, 50) != 777,
+    "full beside empty": torch.tensor([True, False]).view(2, 1, 1, 1).expand(2, 1, 8, 11),
+    "several pictures": noise(5, 6, 10, 0.3),
+    "as wide as a warp": noise(2, 32, 64, 0.5),
+    "many blocks": streaks(1, 70, 95, 0.1),
+    **{f"noise of {density}": noise(3, 37, 41, density) for density in (0.01, 0.1, 0.3, 0.6, 0.9, 0.99)},
+}
+"""More of them, small and odd ones, for the tables alone."""
+
+
 def made_features(mask: torch.Tensor, channels: int, dtype: torch.dtype, seed: int = 1) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     n, _, height, width = mask.shape

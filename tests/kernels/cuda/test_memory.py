@@ -23,6 +23,9 @@ def test_no_kernel_leaves_its_memory(sanitizer):
 
 
 GUARDS = {
+    "compact_cells: cells beyond the mask": Mutation(
+        "cells", "if (at >= cells) continue;", "", "compact_cells"
+    ),
     "neighbour_table: cells beyond the last": Mutation(
         "cells", "if (row >= n) return;", "", "neighbour_table"
     ),
@@ -31,6 +34,13 @@ GUARDS = {
         "snl", "there ? size_t(numbers[at]) * C : 0", "size_t(numbers[at]) * C"
     ),
 }
+for kernel in ("count_cells", "compact_cells"):
+    GUARDS[f"{kernel}: kinds beyond the mask"] = Mutation("cells", "at >= cells ? KINDS : ", "", kernel)
+for kernel in ("count_lines", "fill_lines"):
+    GUARDS[f"{kernel}: lines beyond the last"] = Mutation("lines", "if (line >= lines) return;", "", kernel)
+    GUARDS[f"{kernel}: cells beyond the line"] = Mutation(
+        "lines", "place < walk.length", "place < walk.length + 64", kernel
+    )
 for kernel in ("sfm_moments", "sfm_grad_sums"):
     GUARDS[f"{kernel}: channels beyond the last"] = Mutation(
         "sfm", "if (threadIdx.y < 2 && channel < channels)", "if (threadIdx.y < 2)", kernel

@@ -64,11 +64,11 @@ def test_the_operators_can_be_captured_in_a_graph(gpu):
 
 
 BARRIERS = {
-    "count_cells: counts added up too early": Mutation(
-        "cells", "__popc(marked);\n  __syncthreads();", "__popc(marked);", "count_cells"
+    "compact_cells: counts changed while they are read": Mutation(
+        "cells", ": 0;\n  __syncwarp();", ": 0;", "compact_cells"
     ),
-    "compact_cells: ranks read too early": Mutation(
-        "cells", "__popc(among);\n  __syncthreads();", "__popc(among);", "compact_cells"
+    "compact_cells: starts read too early": Mutation(
+        "cells", "}\n  }\n  __syncthreads();", "}\n  }", "compact_cells"
     ),
     "sc_product: taps counted too early": Mutation(
         "sc", "present[tap] = 1;\n  }\n  __syncthreads();", "present[tap] = 1;\n  }", "sc_product"
@@ -80,6 +80,10 @@ BARRIERS = {
         "sfm", "= along;\n  __syncthreads();", "= along;", "sfm_grad_sums"
     ),
 }
+for kernel in ("count_cells", "compact_cells"):
+    BARRIERS[f"{kernel}: counts added up too early"] = Mutation(
+        "cells", "mine);\n  __syncthreads();", "mine);", kernel
+    )
 for kernel in ("sc_product", "sc_weight_grad"):
     BARRIERS |= {
         f"{kernel}: products before the rows have come": Mutation(

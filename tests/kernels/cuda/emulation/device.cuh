@@ -2,7 +2,7 @@
 //
 // A block's threads are fibres of one CPU thread. A fibre runs until it must wait for others, so the
 // order in which fibres are taken up decides what is seen where a barrier is missing; it can be
-// chosen. A copy in the background writes NaN at once and its data only when it is waited for.
+// chosen, and in a random one warps do not keep step either. A copy in the background writes NaN at once and its data only when it is waited for.
 
 #include <algorithm>
 #include <cmath>
@@ -152,7 +152,18 @@ inline bool release(size_t from, size_t to, Waits kind) {
   return any;
 }
 
-inline void run_block(const std::vector<int>& order) {
+inline uint32_t drawn(uint32_t& state) {
+  state = state * 1664525u + 1013904223u;  // its lower bits are hardly random
+  return state >> 16;
+}
+
+inline void shuffle(std::vector<int>& turns, uint32_t& state) {
+  for (size_t at = turns.size(); at > 1; --at) std::swap(turns[at - 1], turns[drawn(state) % at]);
+}
+
+// Threads take turns in this order. Where a state is given, warps go at a pace of their own: of every round
+// half of them sit out, drawn by lot.
+inline void run_block(const std::vector<int>& order, uint32_t* paces) {
   for (size_t at = 0; at < fibres.size(); ++at) {
     Fibre& fibre = fibres[at];
     fibre.started = false;
@@ -163,11 +174,12 @@ inline void run_block(const std::vector<int>& order) {
     fibre.open.clear();
   }
   for (bool alive = true; alive && !failure;) {
+    const uint32_t out = paces ? drawn(*paces) : 0;
     bool moved = false;
     alive = false;
     for (int at : order)
       if (fibres[at].waits == Waits::NOTHING) {
-        take_up(fibres[at]);
+        if (!(out >> at / LANES % 16 & 1)) take_up(fibres[at]);
         moved = true;
       }
     for (size_t first = 0; first < fibres.size(); first += LANES)
@@ -175,13 +187,6 @@ inline void run_block(const std::vector<int>& order) {
     moved |= release(0, fibres.size(), Waits::BLOCK);
     for (const Fibre& fibre : fibres) alive |= fibre.waits != Waits::ENDED;
     if (alive && !moved) fail("threads wait at different barriers, or a warp's lanes are not all there");
-  }
-}
-
-inline void shuffle(std::vector<int>& turns, uint32_t& state) {
-  for (size_t at = turns.size(); at > 1; --at) {
-    state = state * 1664525u + 1013904223u;  // its lower bits are hardly random
-    std::swap(turns[at - 1], turns[(state >> 16) % at]);
   }
 }
 
@@ -205,7 +210,7 @@ const char* launch(void (*kernel)(A...), const int* grid, const int* block, void
     for (blockIdx.y = 0; blockIdx.y < grid[1]; ++blockIdx.y)
       for (blockIdx.x = 0; blockIdx.x < grid[0] && !failure; ++blockIdx.x) {
         if (order > 1) shuffle(turns, state);
-        run_block(turns);
+        run_block(turns, order > 1 ? &state : nullptr);
       }
   return failure;
 }
@@ -247,6 +252,15 @@ inline unsigned __ballot_sync(unsigned, bool vote) {
   unsigned votes = 0;
   for (int lane = 0; lane < emulation::LANES; ++lane) votes |= unsigned(shown.word[lane]) << lane;
   return votes;
+}
+
+inline unsigned __match_any_sync(unsigned, int value) {
+  emulation::Exchange& shown = emulation::exchange();
+  shown.word[emulation::lane()] = value;
+  __syncwarp();
+  unsigned alike = 0;
+  for (int lane = 0; lane < emulation::LANES; ++lane) alike |= unsigned(int(shown.word[lane]) == value) << lane;
+  return alike;
 }
 
 struct half_t {
