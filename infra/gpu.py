@@ -101,7 +101,7 @@ def stages(config: GpuConfig) -> list[Stage]:
 
 
 def _tests(config: GpuConfig) -> tuple[str, ...]:
-    chosen = ["tests/kernels"]
+    chosen = ["tests/kernels", "tests/spair_core/gpu"]
     if config.tiny:
         names = ("cuda/test_cells",) if config.device == "cuda" else ("test_index", "test_tables")
         chosen = [f"tests/kernels/{name}.py" for name in names]

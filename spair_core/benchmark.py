@@ -21,7 +21,8 @@ import torch
 
 from spair_core import inference, memory, weights
 from spair_core.cost import streak_mask
-from spair_core.footage import Reach, Window, references, references_on, tensor_of, windows
+from spair_core.footage import Reach, Window, references, references_on, windows
+from spair_core.gpu import tensor_of
 from spair_core.network import lowered
 from spair_core.precision import Chosen, type_of
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise, repeat
 from typing import Any
@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spair_core.footage import Window, references, references_on, tensor_of
+from spair_core.footage import Window, references, references_on
+from spair_core.gpu import brought_back, tensor_of, uploaded
 from spair_core.network import MULTIPLE, Spair, pad_to_multiple
 
 TILE = 1920
@@ -63,27 +64,42 @@ def restore(
         _check(references, 6)
     device = next(model.parameters()).device
     beside = None if references is None else _to_tensor(references, device)
-    return _restored(model, _to_tensor(pixels, device), beside, tile, min_degraded, pixels.dtype)
+    result = _result(model, _to_tensor(pixels, device), beside, tile, min_degraded, pixels.dtype)
+    return _restored([result], device, pixels.dtype)
 
 
-def _restored(
+def _result(
     model: Spair,
     pictures: Tensor,
     beside: Tensor | None,
     tile: int,
     min_degraded: float,
     dtype: np.dtype[Any],
-) -> Restored:
+) -> tuple[Tensor, Tensor, Tensor]:
+    """On the device: restored levels [B, H, W, 3], the mask bool [B, H, W], and whether all is finite."""
     if tile < 2 * OVERLAP:
         raise ValueError(f"tile must be at least {2 * OVERLAP} pixels, not {tile}")
     output, found = _tiled(model, pictures, beside, tile)
-    if not torch.isfinite(output).all():
-        raise FloatingPointError("the network's output is not finite: its weights do not fit, or are damaged")
     restored, mask = harmless(pictures, output, found, min_degraded)
     # torch has few operations on uint16: wider on the way.
     levels = (restored.clamp(0, 1) * np.iinfo(dtype).max).round()
     quantized = levels.to(torch.uint8 if dtype == np.uint8 else torch.int32).permute(0, 2, 3, 1)
-    return Restored(quantized.cpu().numpy().astype(dtype, copy=False), mask[:, 0].cpu().numpy())
+    return quantized, mask[:, 0], torch.isfinite(output).all()
+
+
+def _restored(
+    results: Iterable[tuple[Tensor, Tensor, Tensor]], device: torch.device, dtype: np.dtype[Any]
+) -> Restored:
+    """The results on the host, one after another."""
+    pieces = []
+    for pixels, mask, finite in brought_back(results, device):
+        if not finite:
+            raise FloatingPointError(
+                "the network's output is not finite: its weights do not fit, or are damaged"
+            )
+        pieces.append((pixels.astype(dtype, copy=False), mask))
+    pixels, mask = (np.concatenate(parts) for parts in zip(*pieces, strict=True))
+    return Restored(pixels, mask)
 
 
 def harmless(
@@ -107,14 +123,15 @@ def restore_window(
     """
     device = next(model.parameters()).device
     batch = 1 if device.type == "cpu" else max(1, BATCH_PIXELS // window.pixels[0, ..., 0].size)
+    starts = range(window.own.start, window.own.stop, batch)
+    shown = (window.pixels[start : min(start + batch, window.own.stop)] for start in starts)
     beside = _beside(window, device, batch) if model.config.references else repeat(None)
-    pieces = []
-    for start, seen in zip(range(window.own.start, window.own.stop, batch), beside, strict=False):
-        frames = _to_tensor(window.pixels[start : min(start + batch, window.own.stop)], device)
-        pieces.append(_restored(model, frames, seen, tile, min_degraded, window.pixels.dtype))
-    return Restored(
-        np.concatenate([piece.pixels for piece in pieces]), np.concatenate([piece.mask for piece in pieces])
+    dtype = window.pixels.dtype
+    results = (
+        _result(model, frames / np.iinfo(dtype).max, seen, tile, min_degraded, dtype)
+        for frames, seen in zip(uploaded(shown, device), beside, strict=False)
     )
+    return _restored(results, device, dtype)
 
 
 def _beside(window: Window, device: torch.device, batch: int) -> Iterator[Tensor]:

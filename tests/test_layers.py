@@ -49,7 +49,8 @@ ROOMS: dict[str, set[str]] = {
     "spair_core.images.formats": set(),
     "spair_core.images": {"spair_core.images.formats"},
     "spair_core.network": set(),
-    "spair_core.footage": set(),
+    "spair_core.gpu": set(),
+    "spair_core.footage": {"spair_core.gpu"},
     "spair_core.degradations": {"spair_core.footage"},
     "spair_core.learning": {
         "spair_core.network",

@@ -13,7 +13,7 @@ from spair_core.footage.references import references
 from spair_core.footage.windows import Reach, Window, windows
 
 if TYPE_CHECKING:
-    from spair_core.footage.on_device import references_on, tensor_of
+    from spair_core.footage.on_device import references_on
 
 __all__ = [
     "CameraConfig",
@@ -25,15 +25,14 @@ __all__ = [
     "references",
     "references_on",
     "steadiness",
-    "tensor_of",
     "windows",
 ]
 
 
 def __getattr__(name: str) -> Any:
     """What needs torch comes when it is asked for: what only reads and writes files starts without it."""
-    if name in ("references_on", "tensor_of"):
-        from spair_core.footage import on_device
+    if name == "references_on":
+        from spair_core.footage.on_device import references_on
 
-        return getattr(on_device, name)
+        return references_on
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

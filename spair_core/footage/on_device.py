@@ -9,12 +9,9 @@ streaks the aligned reference is as good by either, to 0.2 dB.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from spair_core.footage.references import (
@@ -27,6 +24,7 @@ from spair_core.footage.references import (
     STREAK_SHARE,
 )
 from spair_core.footage.windows import Window
+from spair_core.gpu import tensor_of
 
 COARSEST = 12
 """Shortest side of the pyramid's top."""
@@ -51,13 +49,6 @@ def references_on(window: Window, device: torch.device) -> Tensor:
         for frame, beats in zip(own, window.beats, strict=True)
     ]
     return torch.cat([aligned, torch.stack(fixed)], 1).round()
-
-
-def tensor_of(pixels: NDArray[Any], device: torch.device) -> Tensor:
-    """Pictures [k, H, W, C], uint8 or uint16, as float32 [k, C, H, W] in their own levels."""
-    # torch has few operations on uint16: wider on the way.
-    wide = pixels if pixels.dtype == np.uint8 else pixels.astype(np.int32)
-    return torch.tensor(wide, device=device).permute(0, 3, 1, 2).float()
 
 
 def _beats(frames: Tensor, beats: Sequence[int]) -> Tensor:

@@ -163,15 +163,13 @@ def test_a_gpu_is_given_frames_in_batches_beside_references_of_its_own(footage_m
     """What another device would be given, on a CPU."""
     (window,) = windows(iter(noisy_drive(photos[2], 12)), 100, Reach())
     given = []
+    nothing = torch.zeros(1, 1, 1, 3), torch.zeros(1, 1, 1).bool(), torch.tensor(True)
     monkeypatch.setattr(
-        inference,
-        "_restored",
-        lambda model, pictures, beside, *_: given.append((pictures, beside)) or nothing,
+        inference, "_result", lambda model, pictures, beside, *_: given.append((pictures, beside)) or nothing
     )
-    monkeypatch.setattr(inference, "_to_tensor", lambda pixels, device: torch.tensor(pixels))
+    monkeypatch.setattr(inference, "uploaded", lambda batches, device: map(torch.tensor, batches))
     monkeypatch.setattr(inference, "BATCH_PIXELS", 5 * 64 * 96)
     monkeypatch.setattr(inference, "references_on", lambda window, device: references_on(window, CPU))
-    nothing = inference.Restored(np.zeros((1, 1, 1, 3), np.uint8), np.zeros((1, 1, 1), bool))
 
     class OnGpu:
         config = footage_model.config
