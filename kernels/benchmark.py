@@ -16,8 +16,8 @@ the networks that of spair_core.cost, a second, against a large square product; 
 the bytes that must move once, against a large copy (small pictures fit a cache and may pass 1).
 `error`: ||ours - reference|| / ||reference|| of the forward result, in float64, up to 256 x 256. The
 reference is kernels.reference for SC and SFM, `dense_snl` in float64 for SNL (kernels.reference walks
-its pixels one by one) and the same network in float64. Null for `index`: its tables are right or
-wrong, not near, and its tests say which.
+its pixels one by one) and the same network in float64 (launch by launch in its own type, where ours is
+replayed). Null for `index`: its tables are right or wrong, not near, and its tests say which.
 
 On a GPU a scene has a batch of `pictures`, rows say how many of them a second our form takes
 (`frames_per_second`), and the networks' convolutions are those that cuDNN picks without trying, as when

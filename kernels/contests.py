@@ -309,6 +309,27 @@ def _network(preset: str, ground: Ground) -> Contest:
     )
 
 
+def _replayed(preset: str, ground: Ground) -> Contest:
+    from spair_core import cost, network
+
+    plain, pictures, mask = _built(preset, ground), ground.x.detach().sigmoid(), ground.mask
+    replaying = network.replayed(plain)
+
+    def restored(model: Any) -> Callable[[], Tensor]:
+        # As footage is restored: what is recorded is replayed in inference mode only.
+        return torch.inference_mode()(lambda: model(pictures, mask).restored)
+
+    for _ in range(2):  # the second call records
+        restored(replaying)()
+    return Contest(
+        Form(restored(replaying)),
+        {"the same network, launch by launch": Form(restored(plain))},
+        "gemm",
+        {"forward": 2 * cost.count_mask(plain.config, mask).macs_per_pixel * mask.numel()},
+        restored(plain),
+    )
+
+
 CONTESTS: dict[str, Callable[[Ground], Contest]] = {
     "index": _index,
     "sc_block": _sc,
@@ -316,4 +337,6 @@ CONTESTS: dict[str, Callable[[Ground], Contest]] = {
     "sfm": _sfm,
     "network_light": functools.partial(_network, "light"),
     "network_full": functools.partial(_network, "full"),
+    "replayed_light": functools.partial(_replayed, "light"),
+    "replayed_full": functools.partial(_replayed, "full"),
 }

@@ -11,7 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-OPS = ("index", "sc_block", "snl_step", "sfm", "network_light", "network_full")
+NETWORKS = ("network_light", "network_full")
+REPLAYED = ("replayed_light", "replayed_full")
+"""On a GPU only."""
+OPS = ("index", "sc_block", "snl_step", "sfm", *NETWORKS)
 CHANNELS = 64
 SMALL, HALF, LARGE = (256, 256), (360, 640), (720, 1280)
 GPU_BATCHES = {SMALL: 1, (320, 480): 8, HALF: 4, LARGE: 4, (1080, 1920): 2}
@@ -34,7 +37,8 @@ class Scene(NamedTuple):
 def scenes(device: str, *, quick: bool = False) -> Iterator[Scene]:
     """All that is run on a device by default; `quick` is one small scene of each operator."""
     if quick:
-        yield from _grid(OPS, [(32, 32)], _streaked(0.1), ["float32"])
+        ops = (*OPS, *REPLAYED) if device == "cuda" else OPS
+        yield from _grid(ops, [(32, 32)], _streaked(0.1), ["float32"])
     elif device == "cpu":
         yield from _scenes_on_a_cpu()
     else:
@@ -52,16 +56,17 @@ def _scenes_on_a_cpu() -> Iterator[Scene]:
 
 def _scenes_on_a_gpu() -> Iterator[Scene]:
     """What matters most comes first, so that a run that is cut short lacks the least."""
-    low, networks, others = ["bfloat16"], ["network_light", "network_full"], [("blob", 0.1), ("random", 0.1)]
+    low, others = ["bfloat16"], [("blob", 0.1), ("random", 0.1)]
     yield from _grid(["sc_block"], [LARGE], _streaked(0.02, 0.05, 0.1, 0.2, 0.5, 0.8, 1.0), low)
     yield from _grid(["snl_step"], [HALF], _streaked(0.02, 0.05, 0.1, 0.2, 0.5, 0.8), low)
     yield from _grid(["sfm", "index"], [LARGE], _streaked(0.05, 0.5), low)
     for frame in ((320, 480), LARGE, (1080, 1920)):  # the networks with every pixel marked are the baseline
-        yield from _grid(networks, [frame], _streaked(0.05), ["bfloat16", "float32"])
+        yield from _grid(NETWORKS, [frame], _streaked(0.05), ["bfloat16", "float32"])
+        yield from _grid(REPLAYED, [frame], _streaked(0.05), low)
     for masks, dtypes in ((others, low), (_streaked(0.05, 0.2, 0.5), ["float32"])):
         yield from _grid(["sc_block"], [LARGE], masks, dtypes)
         yield from _grid(["snl_step"], [HALF], masks, dtypes)
-    yield from _grid(networks, [LARGE], _streaked(0.0, 0.2, 0.5), low)
+    yield from _grid(NETWORKS, [LARGE], _streaked(0.0, 0.2, 0.5), low)
     # Small enough for their errors.
     yield from _grid(OPS, [SMALL], _streaked(0.1), ["bfloat16", "float32", "float16"])
 
@@ -78,7 +83,7 @@ def _grid(
 ) -> Iterator[Scene]:
     """Every operator on one picture of every size, with every mask, in every dtype."""
     for op, size, dtype, (mask, density) in itertools.product(ops, sizes, dtypes, masks):
-        channels = 3 if op.startswith("network") else CHANNELS
+        channels = 3 if op in (*NETWORKS, *REPLAYED) else CHANNELS
         yield Scene(op, *size, channels, density, mask, dtype)
 
 

@@ -1,6 +1,6 @@
 """Milliseconds a frame of footage on this machine: its references, the network, and all together.
 
-    python -m spair_core.benchmark --sizes 640x360 1280x720 [--device cuda --precision bfloat16]
+    python -m spair_core.benchmark --sizes 640x360 1280x720 [--device cuda --precision bfloat16 [--replay]]
 
 All three take turns; medians are told. `references` and `network` begin and end on the device. `whole` is
 what restoring a run of frames takes: pixels go to the device, references are made, the network runs in
@@ -23,7 +23,7 @@ from spair_core import inference, memory, weights
 from spair_core.cost import streak_mask
 from spair_core.footage import Reach, Window, references, references_on, windows
 from spair_core.gpu import tensor_of
-from spair_core.network import lowered
+from spair_core.network import lowered, replayed
 from spair_core.precision import Chosen, type_of
 
 
@@ -43,6 +43,8 @@ class BenchmarkConfig:
     device: str = "cpu"
     precision: Chosen = "float32"
     """Of the network's weights."""
+    replay: bool = False
+    """Whether a GPU replays what the network launches before the mask is known."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ def measure(config: BenchmarkConfig, height: int, width: int) -> Taken:
     device, window = torch.device(config.device), _window(height, width, config)
     model = weights.load(weights.shipped("footage-light"))[0].to(device)
     model = lowered(model, type_of(config.precision))
+    model = replayed(model) if config.replay else model
     batch = 1 if device.type == "cpu" else max(1, inference.BATCH_PIXELS // (height * width))
     shown = slice(window.own.start, min(window.own.stop, window.own.start + batch))
     frames = tensor_of(window.pixels[shown], device) / 255
@@ -114,6 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--run", type=int, default=default.run, help="frames restored together")
     parser.add_argument("--device", choices=("cpu", "cuda"), default=default.device)
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default=default.precision)
+    parser.add_argument("--replay", action="store_true", help="what comes before the mask as one CUDA graph")
     flags = vars(parser.parse_args(arguments))
     config = BenchmarkConfig(**flags | {"sizes": tuple(flags["sizes"])})
     memory.keep_freed()  # as what restores does

@@ -48,8 +48,8 @@ ROOMS: dict[str, set[str]] = {
     },
     "spair_core.images.formats": set(),
     "spair_core.images": {"spair_core.images.formats"},
-    "spair_core.network": set(),
     "spair_core.gpu": set(),
+    "spair_core.network": {"spair_core.gpu"},
     "spair_core.footage": {"spair_core.gpu"},
     "spair_core.degradations": {"spair_core.footage"},
     "spair_core.learning": {

@@ -18,6 +18,7 @@ from spair_core.network.spair import (
     lowered,
     pad_to_multiple,
     paper,
+    replayed,
 )
 
 __all__ = [
@@ -40,4 +41,5 @@ __all__ = [
     "lowered",
     "pad_to_multiple",
     "paper",
+    "replayed",
 ]

@@ -117,28 +117,40 @@ class Restorer(nn.Module):
             for c, g in list(zip(config.channels, guides, strict=True))[:levels]
         )
 
-    def forward(self, pictures: Tensor, located: Localization, indices: tuple[ActiveIndex, ...]) -> Tensor:
+    def forward(
+        self,
+        pictures: Tensor,
+        located: Localization,
+        indices: tuple[ActiveIndex, ...],
+        opened: Tensor | None = None,
+    ) -> Tensor:
         """The correction N x 3 x H x W to add to the pictures.
 
         `pictures` N x C x H x W: in [0, 1], and where C is 9 the references' differences after them.
-        `indices` are those of the mask at full resolution, 1/2, 1/4 and 1/8.
+        `indices` are those of the mask at full resolution, 1/2, 1/4 and 1/8. `opened` is what `open` gives,
+        where it has been called.
         """
         unshuffled = F.pixel_unshuffle(pictures, 2)
-        skips = self._encode(unshuffled, located, indices)
+        skips = self._encode(self._opened(unshuffled) if opened is None else opened, located, indices)
         features = self.decoder[3](skips[2], indices[3])
         for level in (1, 0):
             features = self._rise(level, features, skips[level], located, indices)
         return self._finish(unshuffled, features, indices[0])
 
+    def open(self, pictures: Tensor) -> Tensor:
+        """The features N x C x H/2 x W/2 of the first dense block: all that comes before the mask."""
+        return self._opened(F.pixel_unshuffle(pictures, 2))
+
+    def _opened(self, unshuffled: Tensor) -> Tensor:
+        return self.encoder[0](F.relu_(self.stem(unshuffled)))
+
     def _encode(
-        self, unshuffled: Tensor, located: Localization, indices: tuple[ActiveIndex, ...]
+        self, features: Tensor, located: Localization, indices: tuple[ActiveIndex, ...]
     ) -> list[Tensor]:
-        features = F.relu_(self.stem(unshuffled))
         skips: list[Tensor] = []
         for level in range(3):
             if level:
-                features = F.relu_(self.down[level - 1](skips[-1]))
-            features = self.encoder[level](features)
+                features = self.encoder[level](F.relu_(self.down[level - 1](skips[-1])))
             if self.encoder_modulators:
                 guide = located.encoder[level]
                 features = self.encoder_modulators[level](features, guide, indices[level + 1])

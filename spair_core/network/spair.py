@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kernels import ActiveIndex, build_indices
+from spair_core.gpu import Replayed
 from spair_core.masks import coarsen
-from spair_core.network.localization import Localizer, LocalizerConfig
+from spair_core.network.localization import Localization, Localizer, LocalizerConfig
 from spair_core.network.restoration import Restorer, RestorerConfig
 
 MULTIPLE = 8
@@ -112,6 +113,9 @@ class Output:
 class Spair(nn.Module):
     """Net_L -> mask -> Net_R; pictures of any size."""
 
+    replay: Replayed | None = None
+    """Of what comes before the mask, see `replayed`."""
+
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
@@ -134,18 +138,36 @@ class Spair(nn.Module):
         """
         padded = pad_to_multiple(self.stacked(pictures, references))
         seen = padded.to(self.dtype)
-        located = self.localizer(seen, factors)
+        located, opened = self._begun(seen, factors)
         if mask is None:
             predicted = self.binarize(located.logits)
         else:
             predicted = pad_to_multiple(mask.to(pictures.dtype)) > 0.5
-        restored = padded[:, :3] + self.restorer(seen, located, self.indices(predicted)).to(padded.dtype)
+        correction = self.restorer(seen, located, self.indices(predicted), opened)
+        restored = padded[:, :3] + correction.to(padded.dtype)
         height, width = pictures.shape[-2:]
         return Output(
             restored[..., :height, :width],
             located.logits[..., :height, :width],
             predicted[..., :height, :width],
         )
+
+    def _begun(self, seen: Tensor, factors: Sequence[Tensor] | None) -> tuple[Localization, Tensor | None]:
+        """Net_L's result, and, where it is replayed, what of Net_R comes before the mask."""
+        if self.replay is None or factors is not None:
+            return self.localizer(seen, factors), None
+        logits, half, quarter, eighth, half_up, quarter_up, opened = self.replay(seen)
+        return Localization(logits, (half, quarter, eighth), (half_up, quarter_up)), opened
+
+    def before_mask(self, seen: Tensor) -> tuple[Tensor, ...]:
+        """All that both networks make of padded pictures, whose shapes decide, before the mask is known."""
+        located = self.localizer(seen)
+        return located.logits, *located.encoder, *located.decoder, self.restorer.open(seen)
+
+    def weights_before_mask(self) -> Iterator[Tensor]:
+        """What `before_mask` reads."""
+        for part in (self.localizer, self.restorer.stem, self.restorer.encoder[0]):
+            yield from part.parameters()
 
     def locate(self, pictures: Tensor, references: Tensor | None = None) -> Tensor:
         """Net_L alone: logits N x 1 x H x W."""
@@ -187,6 +209,14 @@ def lowered(model: Spair, dtype: torch.dtype) -> Spair:
     low = copy.deepcopy(model).to(dtype)
     low.localizer.excite.float()
     return low
+
+
+def replayed(model: Spair) -> Spair:
+    """The same network and weights; on a GPU in inference mode it replays what is launched before the mask is
+    known, as one CUDA graph a shape. Results are equal. Nothing asks for it until it is measured."""
+    same = copy.copy(model)
+    same.replay = Replayed(same.before_mask, same.weights_before_mask)
+    return same
 
 
 def grown(model: Spair, config: NetworkConfig) -> Spair:

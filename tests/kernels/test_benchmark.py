@@ -43,7 +43,7 @@ def test_out_of_time_no_scene_begins_and_what_is_left_is_told(tmp_path, capsys):
 
 @pytest.mark.parametrize("op", contests.CONTESTS)
 def test_a_picture_of_nothing_but_degraded_cells_is_measured(op):
-    channels = 3 if op.startswith("network") else scenes.CHANNELS
+    channels = 3 if op in (*scenes.NETWORKS, *scenes.REPLAYED) else scenes.CHANNELS
     scene = scenes.Scene(op, 16, 24, channels, 1.0, "streak", "float32", pictures=2)
     peaks = benchmark.Peaks({"float32": 1e9}, 1e9)
     rows = list(benchmark.measure(scene, "cpu", peaks, repeats=1))
