@@ -19,7 +19,7 @@ __device__ inline Walk walk_of(int line, int rows, int height, int width) {
 
 // counts [COUNTS, lines].
 __global__ void count_lines(const unsigned char* mask, int rows, int lines, int height, int width, int* counts) {
-  const int line = (blockIdx.x * blockDim.x + threadIdx.x) / WARP, lane = threadIdx.x % WARP;
+  const int line = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP, lane = threadIdx.x % WARP;
   if (line >= lines) return;
   const Walk walk = walk_of(line, rows, height, width);
   int queries = 0;
@@ -61,7 +61,7 @@ __global__ void fill_lines(const unsigned char* mask, const int* numbers, int ro
                            const int* counts, const int* ends, int s, int t, int* query_at, int* pairs, int* key_at,
                            int* before, int* after, int* query_slots, int* key_slots, long long* chunks,
                            int* line_keys, Tile* query_tiles, Tile* key_tiles) {
-  const int line = (blockIdx.x * blockDim.x + threadIdx.x) / WARP, lane = threadIdx.x % WARP;
+  const int line = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP, lane = threadIdx.x % WARP;
   if (line >= lines) return;
   const Walk walk = walk_of(line, rows, height, width);
   const bool mixed = counts[MIXED * lines + line];

@@ -8,7 +8,7 @@ runs them on a GPU, for compute-sanitizer.
 import torch
 
 from kernels import build_index, cuda
-from tests.kernels.cuda.pictures import block_parameters, made_features, streaks
+from tests.kernels.cuda.pictures import INDEX_MASKS, block_parameters, made_features, streaks
 from tests.kernels.samples import rows_of
 
 MASK = streaks(2, 11, 12, 0.3)
@@ -34,7 +34,9 @@ def run_everything(dtype: torch.dtype, device: str = "cpu") -> list[torch.Tensor
 
 
 def run_all_types(device: str) -> None:
-    """The same in every type that the kernels take."""
+    """The same in every type that the kernels take, and the index of more masks."""
+    for mask in INDEX_MASKS.values():
+        build_index(mask.to(device))
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         run_everything(dtype, device)
 
