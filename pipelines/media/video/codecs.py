@@ -27,6 +27,12 @@ CodecName = Literal[
     "source", "h264", "hevc", "av1", "vp8", "vp9", "prores", "ffv1", "mpeg4", "mpeg2video", "mjpeg"
 ]
 
+Preset = Literal[
+    "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo"
+]
+WORST = 51
+"""The largest `crf`."""
+
 
 @dataclass(frozen=True)
 class EncodeConfig:
@@ -39,12 +45,15 @@ class EncodeConfig:
     """Quality of the encoded video on H.264's scale: 0 is lossless, 18 looks it, 28 is small. HEVC gets 4
     more, AV1 half as much again, older codecs a quantizer of that quality; VP8 and VP9 take it as it is;
     ProRes, DNxHR and what is lossless do not ask."""
-    preset: str = "veryfast"
+    preset: Preset = "veryfast"
     """x264's preset, x265's, and AV1's of about that pace: faster ones give larger files."""
 
     def __post_init__(self) -> None:
-        if self.codec not in get_args(CodecName):
-            raise ValueError(f"codec is one of {', '.join(get_args(CodecName))}, not {self.codec!r}")
+        for name, choice, choices in (("codec", self.codec, CodecName), ("preset", self.preset, Preset)):
+            if choice not in get_args(choices):
+                raise ValueError(f"{name} is one of {', '.join(get_args(choices))}, not {choice!r}")
+        if not 0 <= self.crf <= WORST:
+            raise ValueError(f"crf is 0 (lossless) to {WORST} (smallest), not {self.crf}")
 
 
 Options = Callable[[EncodeConfig, ClipFormat], dict[str, str]]
@@ -73,13 +82,8 @@ class Coder:
     """FFmpeg's format of runs; nut keeps any time base."""
 
 
-def _presets(*names: str) -> Mapping[str, str]:
-    faster = ("ultrafast", "superfast", "veryfast", "faster", "fast")
-    every = (*faster, "medium", "slow", "slower", "veryslow", "placebo")
-    return MappingProxyType(dict(zip(every, names, strict=True)))
-
-
-SVT_PRESETS = _presets("9", "9", "8", "8", "7", "6", "5", "4", "3", "2")
+SVT_PRESETS = MappingProxyType(dict(zip(get_args(Preset), "9988765432", strict=True)))
+"""Those of about the same pace."""
 os.environ.setdefault("SVT_LOG", "1")  # errors alone: it prints pages on every run
 
 
@@ -98,12 +102,12 @@ def _x265(encode: EncodeConfig, format: ClipFormat) -> dict[str, str]:
     params += ["lossless=1"] if encode.crf == 0 else []
     params += [f"master-display={format.mastering}"] if format.mastering else []
     params += [f"max-cll={format.light}"] if format.light else []
-    return {"crf": str(min(encode.crf + 4, 51)), "preset": encode.preset, "x265-params": ":".join(params)}
+    return {"crf": str(min(encode.crf + 4, WORST)), "preset": encode.preset, "x265-params": ":".join(params)}
 
 
 def _svt(encode: EncodeConfig, format: ClipFormat) -> dict[str, str]:
-    preset = SVT_PRESETS.get(encode.preset, "8")
-    return {"crf": str(min(max(1, round(1.5 * encode.crf)), 63)), "preset": preset, "svtav1-params": "lp=1"}
+    crf = min(max(1, round(1.5 * encode.crf)), 63)
+    return {"crf": str(crf), "preset": SVT_PRESETS[encode.preset], "svtav1-params": "lp=1"}
 
 
 def _vpx(encode: EncodeConfig, format: ClipFormat) -> dict[str, str]:

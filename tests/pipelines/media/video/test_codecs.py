@@ -119,9 +119,18 @@ def test_a_clip_that_nothing_here_writes_is_told_before_the_first_frames(tmp_pat
         next(clips.read(tmp_path / "in.hevc", None, Encoding()))
 
 
-def test_an_unknown_codec_is_refused_before_any_work():
-    with pytest.raises(ValueError, match="codec is one of source, h264"):
-        EncodeConfig(codec="divx")
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"codec": "divx"}, "codec is one of source, h264"),
+        ({"preset": "quick"}, "preset is one of ultrafast, .* not 'quick'"),
+        ({"crf": 52}, "crf is 0 .* to 51 .* not 52"),
+        ({"crf": -1}, "crf is 0"),
+    ],
+)
+def test_what_no_encoder_takes_is_refused_before_any_work(wrong, told):
+    with pytest.raises(ValueError, match=told):
+        EncodeConfig(**wrong)
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="Linux tells how processes are scheduled")
