@@ -26,6 +26,7 @@ from spair_core.images.formats.picture_format import (
 
 WEBP_QUALITY = 90
 """Of lossy ones where there is no source."""
+LOSSLESS = {"lossless": True, "quality": 80, "exact": True}
 WRITTEN = (b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP", b"EXIF", b"XMP ")
 BESIDE = {b"ICCP": 0x20, b"EXIF": 0x08, b"XMP ": 0x04}
 ANIMATED, ALPHA, NOT_BLENDED = 0x02, 0x10, 0x02
@@ -35,6 +36,7 @@ EXTENSIONS = {b"\x0bXMP DataXMP": "XMP", b"\x0bICCRGBG1012": "colour profile"}
 STAYS, CLEARED = 0x04, 0x08
 """What becomes of a frame when the next is shown."""
 EXTENSION, CONTROL = 0x21, 0xF9
+OPAQUE_ALPHA = 255
 OPAQUE = 128
 """Alpha from which a GIF, which knows no more of it, shows a pixel."""
 
@@ -77,7 +79,7 @@ def _webp_lost(image: Image.Image, data: bytes) -> tuple[str, ...]:
 def _webp_options(picture: Picture, quality: int | None) -> dict[str, Any]:
     options = {name: value for name, value in picture.kept.items() if name == "xmp"}
     if picture.lossless:
-        return {**options, "lossless": True, "quality": 80, "exact": True}
+        return {**options, **LOSSLESS}
     if quality is None and "bits" in picture.kept:
         quality = quality_of(picture.pixels, picture.kept["bits"], coded_size("WEBP"))
     return {**options, "quality": quality or WEBP_QUALITY}
@@ -99,7 +101,8 @@ def _webp_coded(data: bytes, number: int) -> bytes | None:
 def _webp_animated(
     coded: Iterator[Coded], first: Picture, image: Image.Image, source: bytes, target: IO[bytes]
 ) -> tuple[str, ...]:
-    """Frames that are all of the canvas and replace one another (WebP container specification)."""
+    """Frames that are all of the canvas, lossless ones what differs from the frame before (WebP container
+    specification)."""
     exif = (first.exif or b"").removeprefix(b"Exif\0\0")
     told = {b"ICCP": first.icc_profile, b"EXIF": exif, b"XMP ": first.kept.get("xmp")}
     beside = {kind: body for kind, body in told.items() if body}
@@ -109,10 +112,14 @@ def _webp_animated(
     if b"ICCP" in beside:
         target.write(riff_chunk(b"ICCP", beside[b"ICCP"]))
     target.write(riff_chunk(b"ANIM", dict(riff_chunks(source))[b"ANIM"]))
+    stands: NDArray[np.uint8] | None = None
     for frame in coded:
-        inner = [riff_chunk(*one) for one in riff_chunks(frame.data) if one[0] in (b"ALPH", b"VP8 ", b"VP8L")]
-        shown = struct.pack("<I", min(round(frame.milliseconds), (1 << 24) - 1))[:3]
-        head = bytes(6) + canvas + shown + bytes([NOT_BLENDED])
+        data, box, laid, stands = _webp_changed(frame.data, stands, alpha=first.alpha is not None)
+        inner = [riff_chunk(*one) for one in riff_chunks(data) if one[0] in (b"ALPH", b"VP8 ", b"VP8L")]
+        place = (box[0] // 2, box[1] // 2, box[2] - box[0] - 1, box[3] - box[1] - 1)
+        shown = min(round(frame.milliseconds), (1 << 24) - 1)
+        head = b"".join(struct.pack("<I", value)[:3] for value in (*place, shown))
+        head += bytes([0 if laid else NOT_BLENDED])
         target.write(riff_chunk(b"ANMF", head + b"".join(inner)))
     for kind in (b"EXIF", b"XMP "):
         target.write(riff_chunk(kind, beside[kind]) if kind in beside else b"")
@@ -120,6 +127,27 @@ def _webp_animated(
     target.seek(4)
     target.write(struct.pack("<I", size))
     return ()
+
+
+def _webp_changed(
+    data: bytes, before: NDArray[np.uint8] | None, *, alpha: bool
+) -> tuple[bytes, Box, bool, NDArray[np.uint8]]:
+    """Of a coded frame what is not as before, where that can be cut out without loss; whether it is laid over
+    what was there, and all its pixels."""
+    with Image.open(io.BytesIO(data), formats=["WEBP"]) as frame:
+        pixels = np.asarray(frame.convert("RGBA"))
+        if before is None or not _is_lossless(frame, data):
+            return data, (0, 0, *frame.size), False, pixels
+        left, top, right, bottom = changed_box(before, pixels)
+        left, top = left - left % 2, top - top % 2  # places are even numbers
+        part = pixels[top:bottom, left:right]
+        same = (part == before[top:bottom, left:right]).all(axis=2)
+        laid = alpha and bool((part[~same, 3] == OPAQUE_ALPHA).all())
+        if laid:
+            part = np.where(same[..., None], np.uint8(0), part)
+        stream = io.BytesIO()
+        Image.fromarray(part).convert("RGBA" if alpha else "RGB").save(stream, "WEBP", **LOSSLESS)
+        return stream.getvalue(), (left, top, right, bottom), laid, pixels
 
 
 WEBP = PictureFormat(
