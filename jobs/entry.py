@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -49,6 +50,8 @@ def end_with(work: Callable[[], object]) -> NoReturn:
     with faults.stopping() as received:
         try:
             outcome = work()
+        except BrokenPipeError:
+            outcome = 128 + signal.SIGPIPE  # whoever reads the output (`| head`) has enough: that is no error
         except tuple(kind for kind, _ in CODES) as error:
             print(f"error: {_told(error)}", file=sys.stderr)
             sys.exit(next(code for kind, code in CODES if isinstance(error, kind)))
@@ -57,8 +60,17 @@ def end_with(work: Callable[[], object]) -> NoReturn:
             print(f"stopped by {signal.Signals(number).name}; start the job again to go on", file=sys.stderr)
             sys.exit(128 + number)
         finally:
+            _flush()
             gc.freeze()  # else the interpreter, as it ends, looks through all of torch once more: a second
     sys.exit(outcome if isinstance(outcome, int) else 0)
+
+
+def _flush() -> None:
+    """Write out what was printed; where nobody reads it any more, it goes nowhere."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _told(error: BaseException) -> str:

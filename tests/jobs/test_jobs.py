@@ -1,7 +1,10 @@
 """The jobs as their users run them: flags, exit codes, error lines, tables."""
 
 import json
+import os
 import re
+import signal
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +83,17 @@ def test_a_source_that_is_empty_or_does_not_answer(tmp_path, monkeypatch, capsys
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     assert ended(ingest.main, ingest.IngestConfig, flags, monkeypatch) == 75
     assert re.fullmatch(r"error: .*RAY_ADDRESS.*\n", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(("buffered", "code"), [(True, 0), (False, 128 + signal.SIGPIPE)])
+def test_a_reader_that_has_enough_is_no_error(buffered, code):
+    reading, writing = os.pipe()
+    os.close(reading)
+    environment = {**os.environ, "PYTHONUNBUFFERED": "" if buffered else "1"}
+    command = [sys.executable, "-m", "jobs.spair", "--help"]
+    with open(writing, "wb") as gone:
+        ended = subprocess.run(command, stdout=gone, stderr=subprocess.PIPE, env=environment, check=False)
+    assert (ended.returncode, ended.stderr) == (code, b"")
 
 
 @pytest.mark.cluster
