@@ -12,6 +12,7 @@ import tomllib
 import jsonschema
 import pytest
 import yaml
+from sqlalchemy.engine import make_url
 
 from infra import drain
 from jobs import entry
@@ -202,6 +203,18 @@ def test_the_mlflow_server_is_the_clients_version_and_takes_its_flags():
     assert address in given["allowed_hosts"].split(",")  # others are refused
     assert "@" in given["backend_store_uri"]
     assert ":" not in given["backend_store_uri"].partition("://")[2].partition("@")[0]  # no password
+
+
+def test_the_mlflow_image_has_the_databases_driver():
+    """SQLAlchemy takes another by default in each of its great versions, so that it is named."""
+    told = [path.read_text() for path in INFRA.rglob("*") if path.suffix in (".yaml", ".md")]
+    uris = re.findall(r"postgresql[+:][^\s\"'`]*", "\n".join(told))
+    drivers = {make_url(uri).get_dialect().driver for uri in uris}
+    (installed,) = re.findall(
+        r'"(\w+)\[binary\]==[\d.]+"', (INFRA / "docker" / "Containerfile.mlflow").read_text()
+    )
+    assert drivers == {installed}
+    assert all("+" in make_url(uri).drivername for uri in uris)
 
 
 def test_jobs_reach_what_they_are_told_of_and_only_a_few_reach_them():
