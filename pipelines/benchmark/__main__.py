@@ -2,6 +2,7 @@
 
 python -m pipelines.benchmark reading --shards s3://shards/rain13k --files data/Rain13K/train
 python -m pipelines.benchmark restoring --source data/night
+python -m pipelines.benchmark coding --clip data/drive.mp4
 python -m pipelines.benchmark scale --items 1000000
 """
 
@@ -13,7 +14,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from pipelines.benchmark import reading, restoring, scale
+from pipelines.benchmark import coding, reading, restoring, scale
+from pipelines.benchmark.coding import CodingConfig
 from pipelines.benchmark.reading import ReadingConfig
 from pipelines.benchmark.restoring import RestoringConfig
 from pipelines.benchmark.scale import ScaleConfig
@@ -21,15 +23,21 @@ from pipelines.benchmark.scale import ScaleConfig
 Wanted = (
     Annotated[ReadingConfig, tyro.conf.subcommand("reading", description=reading.__doc__)]
     | Annotated[RestoringConfig, tyro.conf.subcommand("restoring", description=restoring.__doc__)]
+    | Annotated[CodingConfig, tyro.conf.subcommand("coding", description=coding.__doc__)]
     | Annotated[ScaleConfig, tyro.conf.subcommand("scale", description=scale.__doc__)]
 )
 
 
-def measured(config: ReadingConfig | RestoringConfig | ScaleConfig) -> list[dict[str, Any]]:
+def measured(config: ReadingConfig | RestoringConfig | CodingConfig | ScaleConfig) -> list[dict[str, Any]]:
     """A row each: what, its figure, its unit, and its ratio to ours or to another way's (None where none)."""
-    if isinstance(config, ReadingConfig):
-        return reading.measure(config)
-    return restoring.measure(config) if isinstance(config, RestoringConfig) else scale.measure(config)
+    match config:
+        case ReadingConfig():
+            return reading.measure(config)
+        case RestoringConfig():
+            return restoring.measure(config)
+        case CodingConfig():
+            return coding.measure(config)
+    return scale.measure(config)
 
 
 def main() -> None:
