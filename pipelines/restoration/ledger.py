@@ -165,7 +165,7 @@ class Ledger:
         self.open: dict[str, _Open] = {}
         self.joins: dict[ray.ObjectRef, tuple[str, dict[str, Any]]] = {}
         self.panels: list[tuple[str, str, bytes]] = []
-        self.begun = self.settled = 0
+        self.begun = self.settled = self.frames = 0
         self.first, self.flushed = 0.0, time.monotonic()
         self.counter = Counted("spair_items_total", "Items of restorations, by verdict.", ("verdict",))
         self.frame_counter = Counted("spair_frames_total", "Pictures and frames restored or passed.")
@@ -179,6 +179,7 @@ class Ledger:
         """One finished piece."""
         key = row["key"]
         self.first = self.first or time.monotonic()
+        self.frames += int(row["frames"])
         if row["panel_png"]:
             self._keep_panel(key, row["panel_png"])
         if key in self.items:
@@ -258,10 +259,12 @@ class Ledger:
         seconds = self.flushed - self.first if self.first else 0.0
         if seconds < FLUSH_SECONDS / 2:  # too early to tell
             return f"{self.settled}/{self.begun} items"
-        rate, frames = self.settled / seconds, self.summary.frames / seconds
+        rate, frames = self.settled / seconds, self.frames / seconds  # of clips that are half done too
         todo = self.begun - self.settled
         left = f", {todo / rate:.0f} s left of these" if rate and todo else ""
         counts = ", ".join(f"{self.summary.count(v)} {v}" for v in (RESTORED, PASSED, REJECTED, FAILED))
+        parts = sum(item.row["frames"] for item in self.open.values())
+        left = f", {parts} frames of {len(self.open)} unfinished{left}" if parts else left
         return f"{self.settled}/{self.begun} items: {counts}; {rate:.2f}/s, {frames:.2f} frames/s{left}"
 
     def _check_lost(self) -> None:
