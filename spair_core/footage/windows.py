@@ -151,7 +151,9 @@ def _told(frames: Iterable[tuple[Pixels, float]], reach: Reach) -> Iterator[_Fra
             alike = _correlation(blocks, here)
             cut = bool(lately) and alike < min(CUT_CORRELATION, max(lately) - CUT_DROP)
             lately.append(alike)
-            same = int(cv2.absdiff(shown, last).max()) <= SAME_LEVELS
+            # Blocks of frames that are the same cannot differ by more, and tell most others apart.
+            same = float(np.abs(here - blocks).max()) <= SAME_LEVELS + 1
+            same = same and int(cv2.absdiff(shown, last).max()) <= SAME_LEVELS
             ticked = seconds // reach.beat != before.seconds // reach.beat
             frame = _Frame(
                 number, pixels, seconds, before.scene + cut, before.look + (not same), ticked or cut
