@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import lzma
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
@@ -109,18 +110,18 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+SHIPPED = ".safetensors.xz"
+"""Packed as numbers of two bytes (xz --lzma2=preset=9,lc=0,lp=1,pb=1): Ray does not compress a job."""
+
+
 def shipped_names() -> tuple[str, ...]:
     """Names of the weights that come with SPAIR, such as `rain-light`."""
-    folder = resources.files("spair_core") / "shipped"
-    return tuple(
-        sorted(
-            f.name.removesuffix(".safetensors") for f in folder.iterdir() if f.name.endswith(".safetensors")
-        )
-    )
+    files = (file.name for file in (resources.files("spair_core") / "shipped").iterdir())
+    return tuple(sorted(name.removesuffix(SHIPPED) for name in files if name.endswith(SHIPPED)))
 
 
 def shipped(name: str) -> bytes:
     """The model file of shipped weights. Raises WeightsError where there are none of that name."""
     if name not in shipped_names():
         raise WeightsError(f"no weights named {name!r} are shipped; there are: {', '.join(shipped_names())}")
-    return (resources.files("spair_core") / "shipped" / f"{name}.safetensors").read_bytes()
+    return lzma.decompress((resources.files("spair_core") / "shipped" / f"{name}{SHIPPED}").read_bytes())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import signal
@@ -25,6 +26,7 @@ from pipelines.restoration.manifest import RESTORED, Manifest
 from pipelines.services import storage
 from spair_core.images import encode_png
 from tests.pipelines.data.test_shards import row
+from tests.pipelines.media.test_clips import make_clip
 
 ROOT = Path(__file__).parents[2]
 NODES, CPUS = 3, 3
@@ -76,6 +78,14 @@ class Cluster:
         """The node of each actor of a class that lives or has lived."""
         found = list_actors(address=self.address, filters=[("class_name", "=", actors)], detail=True)
         return [actor.node_id for actor in found if actor.node_id]
+
+    def others(self) -> set[str]:
+        """The nodes that live, but for the head."""
+        return {
+            node.node_id
+            for node in list_nodes(address=self.address)
+            if node.state == "ALIVE" and not node.is_head_node
+        }
 
     def kill(self, node: str) -> None:
         """A node that is not the head, with all that runs on it, at once."""
@@ -149,8 +159,7 @@ def test_a_training_outlives_one_of_its_nodes(nodes: Cluster, bucket: str, mlflo
         time.sleep(0.2)
     used = set(nodes.nodes_of("RayTrainWorker"))
     assert len(used) == 2
-    head = {node.node_id for node in list_nodes(address=nodes.address) if node.is_head_node}
-    nodes.kill(next(iter(used - head)))
+    nodes.kill(next(iter(used & nodes.others())))
     log = nodes.ended(job)
     assert "RETRY" in log
     assert "registered: models:/spair-blur/1" in log
@@ -162,3 +171,26 @@ def test_a_training_outlives_one_of_its_nodes(nodes: Cluster, bucket: str, mlflo
 
     assert epochs("train_bce").count(0) == 1  # it went on from its checkpoint
     assert set(epochs("train_l1")) == set(range(2, 8))
+
+
+def test_a_night_outlives_one_of_its_nodes(
+    nodes: Cluster, bucket: str, photos: list[np.ndarray], tmp_path: Path
+) -> None:
+    night, dry = f"{bucket}/2026-11-21", f"{bucket}/dry/2026-11-21"
+    for number in range(40):
+        storage.write_bytes(f"{night}/{number:02d}.png", encode_png(photos[number % 4]))
+    frames = [np.roll(photos[0][:240, :320], 2 * k, axis=1) for k in range(90)]
+    storage.write_bytes(f"{night}/drive.mp4", make_clip(tmp_path / "drive.mp4", frames).read_bytes())
+    places = ["--source", night, "--destination", dry, "--model", f"{bucket}/model", "--actors", "2"]
+    job = nodes.submit("jobs/restore_bulk.py", *places)
+    deadline = time.monotonic() + 300
+    while not any(item.key.endswith(".png") for item in storage.list_objects(dry)):
+        assert time.monotonic() < deadline, JobSubmissionClient(nodes.address).get_job_logs(job)
+        time.sleep(0.1)
+    nodes.kill(next(iter(nodes.others())))
+    log = nodes.ended(job)
+    book = list(Manifest(dry))
+    assert [item.verdict for item in book] == [RESTORED] * 41, log
+    assert {item.key: item.frames for item in book}["drive.mp4"] == 90
+    for item in book:  # what the manifest says of it is what is there
+        assert hashlib.sha256(storage.read_bytes(item.output_uri)).hexdigest() == item.output_digest
