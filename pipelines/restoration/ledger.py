@@ -264,6 +264,7 @@ class Ledger:
         left = f", {todo / rate:.0f} s left of these" if rate and todo else ""
         counts = ", ".join(f"{self.summary.count(v)} {v}" for v in (RESTORED, PASSED, REJECTED, FAILED))
         parts = sum(item.row["frames"] for item in self.open.values())
+        left = f", {len(self.joins)} being joined{left}" if self.joins else left
         left = f", {parts} frames of {len(self.open)} unfinished{left}" if parts else left
         return f"{self.settled}/{self.begun} items: {counts}; {rate:.2f}/s, {frames:.2f} frames/s{left}"
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,23 +168,24 @@ def join(work: Work, item: dict[str, Any], parts: int, passed: bool) -> tuple[st
         if passed:
             storage.copy(item["uri"], storage.join(work.destination, item["key"]))
             return "", "", ""
-        data = (storage.read_bytes(_part(work, item["key"], part)) for part in range(parts))
-        digest, notes = _joined(work, item, data)
+        names = [_part(work, item["key"], part) for part in range(parts)]
+        digest, notes = _joined(work, item, lambda: map(storage.read_bytes, names))
         return digest, "", "\n".join(notes)
     except (MediumError, StorageError, OSError) as error:
         return "", f"could not be joined: {error}", ""
 
 
-def _joined(work: Work, item: dict[str, Any], data: Iterator[bytes]) -> tuple[str, Sequence[str]]:
+def _joined(
+    work: Work, item: dict[str, Any], data: Callable[[], Iterator[bytes]]
+) -> tuple[str, Sequence[str]]:
     """Write an item of its parts; its digest, and what could not be kept."""
     join, whole = medium(item["kind"]).join, storage.join(work.destination, item["key"])
     assert join is not None
     with tempfile.TemporaryDirectory() as folder, _at_hand(item["uri"], item["size"]) as source:
         if isinstance(source, Remote) and remote.writable(whole):
-            target = Remote(whole)
-            notes = join(data, cast(Path, source), cast(Path, target))
-            return target.digest(), notes
+            notes = remote.written(whole, lambda target: join(data(), cast(Path, source), cast(Path, target)))
+            return Remote(whole).digest(), notes
         path = Path(folder) / f"restored{source.suffix}"
-        notes = join(data, cast(Path, source), path)
+        notes = join(data(), cast(Path, source), path)
         storage.upload(path, whole)
         return _digest(path), notes

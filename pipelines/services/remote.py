@@ -1,7 +1,8 @@
 """Objects of a store that are too large for a local disk: read by ranges, written as their bytes come.
 
-What is written may go back to its beginning alone, as the muxers of most containers do when they know at last
-how much has become of it: the first part of an upload is sent last.
+What is written may go back to its beginning alone, as the muxers of most containers do when they know at
+last how much has become of it. Not every store takes the first part of an upload last (rclone's gateway wants
+them in order), so what is large is written twice: once for its beginning, and then it is sent (`written`).
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ import io
 import posixpath
 import tempfile
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 from pipelines.services import storage
 from pipelines.services.storage import StorageError
+
+Written = TypeVar("Written")
 
 BLOCK = 8 << 20
 """Bytes of a range."""
@@ -35,6 +38,8 @@ class Remote:
     """An object, as a file: `open` reads it where it is, `create` writes it whole or not at all."""
 
     uri: str
+    beginning: bytes = b""
+    """Its first PART bytes as they will be, where they are known before the others: they are sent first."""
 
     @property
     def suffix(self) -> str:
@@ -48,7 +53,7 @@ class Remote:
     @contextmanager
     def create(self) -> Iterator[BinaryIO]:
         """A file to write: there when the block ends, and not where it raises. Raises StorageError."""
-        upload = _Upload(self.uri)
+        upload = _Upload(self.uri, self.beginning)
         try:
             yield cast(BinaryIO, upload)
             upload.finish()
@@ -60,6 +65,39 @@ class Remote:
         """SHA-256 of its bytes. Raises StorageError."""
         with self.open() as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def written(uri: str, write: Callable[[Remote | Beginning], Written]) -> Written:
+    """What `write` gives, having written an object to the target that it is given; it is called twice, and
+    must write the same. Raises StorageError, also where it does not."""
+    beginning = Beginning(Remote(uri).suffix)
+    with suppress(_KnownError):
+        write(beginning)
+    return write(Remote(uri, bytes(beginning.data)))
+
+
+class _KnownError(Exception):
+    """The beginning of an object is known."""
+
+
+class Beginning:
+    """A file of which only the first PART bytes are kept. When it has been written `create` raises an error,
+    for there is no such file to go on with."""
+
+    def __init__(self, suffix: str) -> None:
+        self.suffix, self.data = suffix, bytearray()
+
+    def open(self) -> io.BufferedReader:
+        """Raises FileNotFoundError."""
+        raise FileNotFoundError("of an object that is yet to be written there is nothing to read")
+
+    @contextmanager
+    def create(self) -> Iterator[BinaryIO]:
+        """A file to write."""
+        file = _Parts("its beginning", lambda part: None)
+        yield cast(BinaryIO, file)
+        self.data = file.first
+        raise _KnownError
 
 
 def stays(uri: str, size: int, endings: frozenset[str]) -> bool:
@@ -139,36 +177,30 @@ class _Ranges(io.RawIOBase):
         return self._blocks[number]
 
 
-class _Upload:
-    """Writes an object of an S3 store in parts; what is sent stays, but for the first part, sent last."""
+class _Parts:
+    """A file to write, of which the first PART bytes stay; what follows is given away part by part."""
 
-    def __init__(self, uri: str) -> None:
-        self.name = uri
-        self._filesystem, path = storage.resolve(uri)
-        bucket, _, key = path.partition("/")
+    def __init__(self, name: str, give: Callable[[bytes], object]) -> None:
+        self.name, self.first = name, bytearray()
+        self._give = give
+        self._rest, self._given_until = bytearray(), PART
         self._place = self._end = 0
-        self._first, self._rest, self._sent_until = bytearray(), bytearray(), PART
-        self._sent: list[dict[str, Any]] = []
-        self._object = {"Bucket": bucket, "Key": key}
-        self._id = self._ask("create_multipart_upload")["UploadId"]
 
     def write(self, data: bytes) -> int:
-        """Take bytes. Raises StorageError, also where they are to replace what has been sent."""
+        """Take bytes. Raises StorageError, also where they are to replace what has been given away."""
         left = memoryview(data)
         while left:
             left = left[self._put(left) :]
         if len(self._rest) >= PART:
-            self._send(2 + len(self._sent), bytes(self._rest))
-            self._sent_until += len(self._rest)
-            self._rest.clear()
+            self.give_rest()
         return len(data)
 
     def _put(self, data: memoryview) -> int:
         """As many as fit where they are to stand."""
         if self._place < PART:
-            held, place, data = self._first, self._place, data[: PART - self._place]
-        elif self._place >= self._sent_until:
-            held, place = self._rest, self._place - self._sent_until
+            held, place, data = self.first, self._place, data[: PART - self._place]
+        elif self._place >= self._given_until:
+            held, place = self._rest, self._place - self._given_until
         else:
             raise StorageError(f"{self.name}: byte {self._place} cannot be written again: it has been sent")
         if place > len(held):
@@ -177,6 +209,13 @@ class _Upload:
         self._place += len(data)
         self._end = max(self._end, self._place)
         return len(data)
+
+    def give_rest(self) -> None:
+        """Give away what is held beyond the first part."""
+        if self._rest:
+            self._given_until += len(self._rest)
+            self._give(bytes(self._rest))
+            self._rest.clear()
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """To where the next bytes go."""
@@ -188,17 +227,37 @@ class _Upload:
         """Where the next bytes go."""
         return self._place
 
+
+class _Upload(_Parts):
+    """Writes an object of an S3 store in parts: the first before the others where it is known, else last."""
+
+    def __init__(self, uri: str, beginning: bytes) -> None:
+        super().__init__(uri, self._next)
+        self._filesystem, path = storage.resolve(uri)
+        bucket, _, key = path.partition("/")
+        self._object = {"Bucket": bucket, "Key": key}
+        self._sent: list[dict[str, Any]] = []
+        self._beginning = beginning if len(beginning) == PART else b""
+        self._id = self._ask("create_multipart_upload")["UploadId"]
+        if self._beginning:
+            self._send(1, self._beginning)
+
     def finish(self) -> None:
         """Send the rest, and make it an object."""
-        if self._rest:
-            self._send(2 + len(self._sent), bytes(self._rest))
-        self._send(1, bytes(self._first))
+        self.give_rest()
+        if not self._beginning:
+            self._send(1, bytes(self.first))
+        elif self.first != self._beginning:
+            raise StorageError(f"{self.name}: its beginning came out otherwise the second time")
         parts = sorted(self._sent, key=lambda part: part["PartNumber"])
         self._ask("complete_multipart_upload", UploadId=self._id, MultipartUpload={"Parts": parts})
 
     def abort(self) -> None:
         """Leave nothing of it."""
         self._ask("abort_multipart_upload", UploadId=self._id)
+
+    def _next(self, data: bytes) -> None:
+        self._send(1 + max((part["PartNumber"] for part in self._sent), default=1), data)
 
     def _send(self, number: int, data: bytes) -> None:
         answer = self._ask("upload_part", UploadId=self._id, PartNumber=number, Body=data)

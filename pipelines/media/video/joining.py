@@ -56,8 +56,17 @@ def join(segments: Iterable[bytes], source: File, target: File) -> Sequence[str]
     except (FFmpegError, ValueError) as error:
         if isinstance(error, ClipError):
             raise
+        if fault := _of_the_target(error):
+            raise fault from None
         raise ClipError(f"its streams cannot be joined as {target.suffix}: {error}") from error
     return [*lost, *missing(source, target, tracks)]
+
+
+def _of_the_target(error: BaseException) -> BaseException | None:
+    """What a remote target raised before FFmpeg, as it ended the file, said that it cannot be written."""
+    while isinstance(error, FFmpegError | ValueError) and error.__context__ is not None:
+        error = error.__context__
+    return None if isinstance(error, FFmpegError | ValueError) else error
 
 
 @contextmanager
@@ -69,6 +78,7 @@ def _created(target: File, container: Container, options: dict[str, str]) -> Ite
             file = stack.enter_context(target.create())
             # To stand in front, the index would have to be written before what it tells of.
             options = {name: value.replace("+faststart", "") or "0" for name, value in options.items()}
+            options["fflags"] = "+bitexact"  # no random marks: what is large is written twice, and alike
         with av.open(
             file, "w", format=container.muxer, container_options=options, buffer_size=WRITE_BYTES
         ) as out:

@@ -67,6 +67,42 @@ def test_an_object_is_written_as_its_bytes_come_and_begun_anew_at_its_end(s3, si
     assert target.digest() == hashlib.sha256(expected).hexdigest()
 
 
+@pytest.mark.parametrize("size", [0, 10, 5 * MIB, 5 * MIB + 1, 60 * MIB], ids=str)
+def test_parts_are_sent_in_order_where_an_object_is_written_twice(s3, monkeypatch, size):
+    data, sent, send = bytearray(random.Random(size).randbytes(size)), [], remote._Upload._send
+
+    def noted(self, number, part):
+        sent.append(number)
+        send(self, number, part)
+
+    def write(target):
+        with target.create() as file:
+            for start in range(0, size, 700_001):
+                file.write(data[start : start + 700_001])
+            file.seek(4)
+            file.write(b"length")
+        return target.suffix
+
+    monkeypatch.setattr(remote._Upload, "_send", noted)
+    assert remote.written(f"{s3}/dry/drive.mp4", write) == ".mp4"
+    data[4:10] = b"length" if size else bytes(4) + b"length"
+    assert storage.read_bytes(f"{s3}/dry/drive.mp4") == data
+    assert sent == list(range(1, len(sent) + 1))
+
+
+def test_what_comes_out_otherwise_the_second_time_is_not_written(s3):
+    beginnings = [b"one", b"another"]
+
+    def write(target):
+        with target.create() as file:
+            file.write(beginnings.pop())
+            file.write(bytes(6 * MIB))
+
+    with pytest.raises(StorageError, match="otherwise the second time"):
+        remote.written(f"{s3}/dry/drive.mp4", write)
+    assert not storage.exists(f"{s3}/dry/drive.mp4")
+
+
 def test_of_what_is_broken_off_nothing_is_left(s3):
     target = Remote(f"{s3}/dry/drive.mp4")
 

@@ -66,8 +66,10 @@ def test_a_clip_is_the_same_from_afar_and_to_afar(photos, tmp_path, suffix):
     far = Far(suffix, source.read_bytes())
     parts = [clips.write(run.state, run.window.pixels, CODED) for run in clips.read(far, None, CODED)]
     told = clips.join(iter(parts), source, here)
-    target = Far(suffix)
+    target, again = Far(suffix), Far(suffix)
     told_afar = clips.join(iter(parts), far, target)
+    clips.join(iter(parts), far, again)
+    assert target.data == again.data  # it is written twice where it is large
     (tmp_path / f"back{suffix}").write_bytes(target.data)
     assert shown(tmp_path / f"back{suffix}") == shown(here)
     at_its_end = [note for note in told_afar if note not in told]
@@ -110,7 +112,7 @@ def test_a_large_clip_of_a_bucket_stays_there(far, s3, tmp_path):
         for piece in map(pieces.unpacked, rows)
     ]
     settings = replace(settings, destination=f"{s3}/dry")
-    digest, notes = pieces._joined(settings, item, iter(parts))
+    digest, notes = pieces._joined(settings, item, lambda: iter(parts))
     (tmp_path / "dry.mp4").write_bytes(storage.read_bytes(f"{s3}/dry/drive.mp4"))
     assert digest == pieces._digest(tmp_path / "dry.mp4")
     assert times(tmp_path / "dry.mp4") == times(clip)
@@ -138,6 +140,23 @@ def test_a_store_that_breaks_off_is_no_damage_of_the_clip(far, monkeypatch):
     monkeypatch.setattr(remote._Ranges, "_block", broken)
     rows = decoded(item)
     assert (rows[-1]["verdict"], rows[-1]["error"]) == (FAILED, "the store does not answer")
+
+
+@pytest.mark.parametrize("suffix", FAR)
+def test_a_store_that_takes_no_more_is_told_as_such(photos, tmp_path, suffix):
+    class Full(Sent):
+        def write(self, data):
+            raise StorageError("the store is full")
+
+    class There(Far):
+        @contextmanager
+        def create(self):
+            yield Full()
+
+    source = filmed(tmp_path / f"in{suffix}", photos)
+    parts = [clips.write(run.state, run.window.pixels, CODED) for run in clips.read(source, None, CODED)]
+    with pytest.raises(StorageError, match="the store is full"):
+        clips.join(iter(parts), source, There(suffix))
 
 
 def test_what_is_no_clip_is_told_as_such(far):
