@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -50,9 +51,9 @@ def end_with(work: Callable[[], object]) -> NoReturn:
     with faults.stopping() as received:
         try:
             outcome = work()
-        except BrokenPipeError:
-            outcome = 128 + signal.SIGPIPE  # whoever reads the output (`| head`) has enough: that is no error
         except tuple(kind for kind, _ in CODES) as error:
+            if isinstance(error, BrokenPipeError) and _is_unread():
+                sys.exit(128 + signal.SIGPIPE)
             print(f"error: {_told(error)}", file=sys.stderr)
             sys.exit(next(code for kind, code in CODES if isinstance(error, kind)))
         except KeyboardInterrupt as end:
@@ -63,6 +64,13 @@ def end_with(work: Callable[[], object]) -> NoReturn:
             _flush()
             gc.freeze()  # else the interpreter, as it ends, looks through all of torch once more: a second
     sys.exit(outcome if isinstance(outcome, int) else 0)
+
+
+def _is_unread() -> bool:
+    """Whether whoever read the output (`| head`) has enough, which is no error."""
+    output = select.poll()
+    output.register(1, 0)
+    return any(events & select.POLLERR for _, events in output.poll(0))
 
 
 def _flush() -> None:

@@ -145,9 +145,26 @@ def _neighbours(cells: Tensor, active: Tensor) -> Tensor:
 
 
 def _line_tables(cells: Tensor, active: Tensor, clean: Tensor) -> LineTables:
+    counts = _counts_of_lines(cells)
+    return _filled(cells, active, clean, counts, *_chunked(counts))
+
+
+def _counts_of_lines(cells: Tensor) -> Tensor:
+    """How many active and clean cells each line holds: [2, .], of all rows, then of all columns."""
     both = torch.stack([cells, ~cells])
-    counts = torch.cat([both.sum(3).flatten(1), both.sum(2).flatten(1)], 1)  # of all rows, then all columns
-    lines, chunks, starts = _chunked(counts)
+    return torch.cat([both.sum(3).flatten(1), both.sum(2).flatten(1)], 1)
+
+
+def _filled(
+    cells: Tensor,
+    active: Tensor,
+    clean: Tensor,
+    counts: Tensor,
+    lines: Tensor,
+    chunks: Tensor,
+    starts: Tensor,
+) -> LineTables:
+    """The tables for the lines, their chunks, and where slots start, as `_chunked` gives them."""
     s, t = (chunks[:, :1] * chunks[:, 1:]).sum(0).tolist()
     # Of every cell, line after line: twice its row number among its kind, one more on a column.
     pair = active.new_empty(cells.numel())

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.media import Encoding, medium_in, packed, unpacked
+from pipelines.media import Encoding, MediumError, medium_in, packed, unpacked
 from spair_core.footage import Reach
 
 
@@ -33,10 +33,10 @@ class CodingConfig:
 
 def seconds_a_frame(clip: Path) -> tuple[float, float]:
     """CPU seconds to read a frame of it, and to write one. Raises MediumError where it is no clip."""
-    kind, reading = medium_in(clip), [0.0]
-    assert kind is not None
-    assert kind.join is not None
-    parts, frames, writing = [], 0, [0.0]
+    kind, parts, frames = medium_in(clip), [], 0
+    if kind.join is None:
+        raise MediumError(f"{clip}: is no clip")
+    reading, writing = [0.0], [0.0]
     pieces = kind.read(clip, Reach())
     while True:
         with _counted(reading):

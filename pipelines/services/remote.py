@@ -59,6 +59,8 @@ class Remote:
             upload.finish()
         except BaseException:
             upload.abort()
+            if upload.fault is not None:  # whoever writes may only know that it could not
+                raise upload.fault from None
             raise
 
     def digest(self) -> str:
@@ -237,6 +239,7 @@ class _Upload(_Parts):
         bucket, _, key = path.partition("/")
         self._object = {"Bucket": bucket, "Key": key}
         self._sent: list[dict[str, Any]] = []
+        self.fault: StorageError | None = None
         self._beginning = beginning if len(beginning) == PART else b""
         self._id = self._ask("create_multipart_upload")["UploadId"]
         if self._beginning:
@@ -257,7 +260,11 @@ class _Upload(_Parts):
         self._ask("abort_multipart_upload", UploadId=self._id)
 
     def _next(self, data: bytes) -> None:
-        self._send(1 + max((part["PartNumber"] for part in self._sent), default=1), data)
+        try:
+            self._send(1 + max((part["PartNumber"] for part in self._sent), default=1), data)
+        except StorageError as fault:
+            self.fault = fault
+            raise
 
     def _send(self, number: int, data: bytes) -> None:
         answer = self._ask("upload_part", UploadId=self._id, PartNumber=number, Body=data)

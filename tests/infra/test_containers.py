@@ -120,9 +120,8 @@ def test_every_package_is_the_locks_or_named_with_its_version(recipe):
             if re.fullmatch(r"[a-z][\w-]*", name):
                 assert name in LOCK
             else:
-                assert re.fullmatch(r"\"?[a-z][\w-]*(\[\w+\])?==[\d.]+\"?|-r|needs\.txt|\$.*|\"\$.*", name), (
-                    name
-                )
+                pinned = r"(\"?)[a-z][\w-]*(\[\w+\])?==[\d.]+\1"
+                assert re.fullmatch(rf"{pinned}|-r|needs\.txt|\$.*|\"\$.*", name), name
 
 
 @recipes

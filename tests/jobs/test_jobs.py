@@ -40,6 +40,7 @@ class Config:
         (RuntimeError("bad thing"), 1),
         (ValueError("bad thing"), 2),
         (OSError("bad thing"), 1),
+        (BrokenPipeError("bad thing"), 1),  # not the output's
         (storage.NothingStoredError("bad thing"), 3),
         (faults.HeldError("bad thing"), 5),
         (storage.StoreUnavailableError("bad thing"), 75),

@@ -56,17 +56,8 @@ def join(segments: Iterable[bytes], source: File, target: File) -> Sequence[str]
     except (FFmpegError, ValueError) as error:
         if isinstance(error, ClipError):
             raise
-        if fault := _of_the_target(error):
-            raise fault from None
         raise ClipError(f"its streams cannot be joined as {target.suffix}: {error}") from error
     return [*lost, *missing(source, target, tracks)]
-
-
-def _of_the_target(error: BaseException) -> BaseException | None:
-    """What a remote target raised before FFmpeg, as it ended the file, said that it cannot be written."""
-    while isinstance(error, FFmpegError | ValueError) and error.__context__ is not None:
-        error = error.__context__
-    return None if isinstance(error, FFmpegError | ValueError) else error
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 //
 // A block's threads are fibres of one CPU thread. A fibre runs until it must wait for others, so the
 // order in which fibres are taken up decides what is seen where a barrier is missing; it can be
-// chosen, and in a random one warps do not keep step either. A copy in the background writes NaN at once and its data only when it is waited for.
+// chosen, and in a random one warps do not keep step either. A copy in the background writes NaN at once
+// and its data only when it is waited for.
 
 #include <algorithm>
 #include <cmath>

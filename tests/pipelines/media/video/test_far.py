@@ -14,6 +14,7 @@ from pipelines.restoration import pieces
 from pipelines.restoration.manifest import FAILED, RESTORED
 from pipelines.services import remote, storage
 from pipelines.services.quarantine import Quarantine
+from pipelines.services.remote import Remote
 from pipelines.services.storage import StorageError
 from tests.pipelines.media.test_clips import make_clip, sound, times
 from tests.pipelines.restoration.test_restore import work
@@ -143,20 +144,16 @@ def test_a_store_that_breaks_off_is_no_damage_of_the_clip(far, monkeypatch):
 
 
 @pytest.mark.parametrize("suffix", FAR)
-def test_a_store_that_takes_no_more_is_told_as_such(photos, tmp_path, suffix):
-    class Full(Sent):
-        def write(self, data):
-            raise StorageError("the store is full")
+def test_a_store_that_takes_no_more_is_told_as_such(s3, photos, tmp_path, suffix, monkeypatch):
+    def full(self, number, data):
+        raise StorageError("the store is full")
 
-    class There(Far):
-        @contextmanager
-        def create(self):
-            yield Full()
-
+    monkeypatch.setattr(remote, "PART", 2000)
+    monkeypatch.setattr(remote._Upload, "_send", full)
     source = filmed(tmp_path / f"in{suffix}", photos)
     parts = [clips.write(run.state, run.window.pixels, CODED) for run in clips.read(source, None, CODED)]
     with pytest.raises(StorageError, match="the store is full"):
-        clips.join(iter(parts), source, There(suffix))
+        clips.join(iter(parts), source, Remote(f"{s3}/dry/drive{suffix}"))
 
 
 def test_what_is_no_clip_is_told_as_such(far):
