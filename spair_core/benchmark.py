@@ -23,8 +23,8 @@ from spair_core import inference, memory, weights
 from spair_core.cost import streak_mask
 from spair_core.footage import Reach, Window, references, references_on, windows
 from spair_core.gpu import tensor_of
+from spair_core.inference import Chosen, type_of
 from spair_core.network import lowered, replayed
-from spair_core.precision import Chosen, type_of
 
 
 @dataclass(frozen=True)

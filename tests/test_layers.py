@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import ast
 import importlib
+import subprocess
+import sys
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -57,8 +59,10 @@ ROOMS: dict[str, set[str]] = {
         "spair_core.footage",
         "spair_core.degradations",
         "spair_core.images",
+        "spair_core.inference",
     },
-    "spair_core.insight": {"spair_core.network"},
+    "spair_core.inference": {"spair_core.network", "spair_core.footage", "spair_core.gpu"},
+    "spair_core.insight": {"spair_core.network", "spair_core.inference"},
     "kernels.cpu": set(),
     "kernels.cuda": set(),
 }
@@ -105,6 +109,15 @@ def test_what_takes_seconds_to_import_waits_until_it_is_used(path: Path) -> None
         node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)
     ]
     assert not imported("\n".join(map(ast.unparse, at_once)), "") & SLOW_TO_IMPORT
+
+
+WITHOUT_TORCH = ("pipelines.restoration.pieces", "jobs.restore_bulk", "jobs.nightly_derain")
+"""What reads and writes files, and what tells of flags and errors: torch is two seconds of a core."""
+
+
+def test_what_needs_no_torch_starts_without_it() -> None:
+    check = f"import sys, {', '.join(WITHOUT_TORCH)}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], cwd=ROOT, timeout=60).returncode == 0
 
 
 def own_imports(source: str) -> Iterator[tuple[str, str]]:

@@ -32,8 +32,8 @@ from pipelines.restoration.restore import RestoreConfig, restore
 from pipelines.services import models
 from spair_core import inference
 from spair_core.footage import Reach
+from spair_core.inference import chosen, type_of
 from spair_core.network import lowered
-from spair_core.precision import chosen, type_of
 
 
 @dataclass(frozen=True)

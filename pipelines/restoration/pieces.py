@@ -35,7 +35,7 @@ from pipelines.services.storage import StorageError
 from spair_core.footage import Reach
 
 if TYPE_CHECKING:
-    from spair_core.precision import Chosen
+    from spair_core.inference import Chosen
 
 GIVEN_UP, UNCHANGED = "given up", "unchanged"
 """What a row says in a verdict's place: of work that was not begun when the run was to stop, and of an item

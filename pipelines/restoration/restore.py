@@ -15,23 +15,22 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import chain, islice
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import ray
-import torch
 
-from pipelines.restoration import stream
 from pipelines.restoration.lease import Lease
 from pipelines.restoration.ledger import Accounts, Ledger, Summary, by_chance
 from pipelines.restoration.manifest import DONE, IGNORED, OTHER, Manifest, Verdict
 from pipelines.restoration.pieces import GIVEN_UP, UNCHANGED, Work, join
 from pipelines.restoration.plan import Forecast, Planned, Selection, Terms, beside, plan
 from pipelines.restoration.settings import Settings
-from pipelines.restoration.stream import Stream
-from pipelines.services import cluster, models, storage, tracking
-from pipelines.services.models import ResolvedModel
+from pipelines.services import cluster, storage, tracking
 from pipelines.services.storage import StoredObject
-from spair_core.precision import Chosen, chosen
+from spair_core.inference import Chosen, chosen
+
+if TYPE_CHECKING:
+    from pipelines.services.models import ResolvedModel
 
 FIRST_WINDOW_SECONDS = 3.0
 """For which the source is listed before work begins on what was found."""
@@ -41,6 +40,8 @@ LOOKED_AHEAD = 1000
 """Objects that are looked at before the destination is ours: a page of a listing."""
 WINDOW, WINDOW_OF_A_CPU = 50_000, 500
 """Most items that are in hand at once: so many, or on a large cluster so many for each of its CPUs."""
+GRACE_SECONDS = 20.0
+"""For what is in hand when a run is to stop: schedulers kill 30 s after they have said so."""
 SPARE = 3
 """Items that may give a panel, for each that is kept: some of them may be broken."""
 
@@ -117,7 +118,7 @@ def restore(config: RestoreConfig) -> Summary:
     storage.check_writable(config.destination)
     tracking.check()
     cluster.check_answers()
-    model = models.resolve(config.model)
+    model = _resolved(config.model)
     config = _decided(config)
     begin = partial(_begin, config, model)
     with Lease(config.destination).held(60 * config.wait_minutes, _tell, meanwhile=begin) as lease:
@@ -137,6 +138,12 @@ def restore(config: RestoreConfig) -> Summary:
                 ledger.summary.seconds = time.monotonic() - started
                 _log(ledger, run)
     return ledger.summary
+
+
+def _resolved(spec: str) -> ResolvedModel:
+    from pipelines.services import models  # with torch, that flags and errors need not wait for
+
+    return models.resolve(spec)
 
 
 def _begin(config: RestoreConfig, model: ResolvedModel) -> None:
@@ -164,7 +171,7 @@ def forecast(config: RestoreConfig) -> Forecast:
     """What `restore` would do. Raises ValueError, ModelError, StorageError."""
     _check_apart(config.source, config.destination)
     config = _decided(config)
-    model = models.resolve(config.model)
+    model = _resolved(config.model)
     seen, book = Forecast(), Manifest(config.destination)
     for planned in _planned(config, model, book):
         seen.count(planned)
@@ -196,11 +203,15 @@ def _decided(config: RestoreConfig) -> RestoreConfig:
         cluster.connect()
         choice = ray.get(_gpus_choice.options(num_gpus=config.num_gpus).remote())
         return replace(config, precision=choice)
+    import torch
+
     return replace(config, precision=chosen(config.precision, torch.device("cpu")))
 
 
 @ray.remote(num_cpus=0)
 def _gpus_choice() -> Chosen:
+    import torch
+
     return chosen("auto", torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
 
@@ -282,6 +293,8 @@ def _restore_window(
 ) -> None:
     if not window:
         return
+    from pipelines.restoration.stream import Stream  # with torch
+
     cluster.connect()  # a later window may be the first with work
     ledger.begin(_items(window, config))
     coming = Stream(work, [{name: item[name] for name in ROW} for item in ledger.items.values()])
@@ -291,9 +304,9 @@ def _restore_window(
             lease.check()
     except BaseException:
         _tell("stopping: what is in hand is finished or given up, what is done is kept")
-        for row in coming.in_hand():
+        for row in coming.in_hand(GRACE_SECONDS):
             _take(row, ledger)
-        ledger.finish(given_up=stream.GRACE_SECONDS / 4)
+        ledger.finish(given_up=GRACE_SECONDS / 4)
         raise
     ledger.finish()
 

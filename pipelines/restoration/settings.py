@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from pipelines.media import EncodeConfig, Encoding
 from spair_core import inference
-from spair_core.precision import Precision
+from spair_core.inference import Precision
 
 
 @dataclass(frozen=True, kw_only=True)

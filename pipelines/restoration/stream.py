@@ -33,12 +33,9 @@ from pipelines.services import cluster, models
 from pipelines.services.quarantine import GivenUpError, Quarantine
 from spair_core import images, inference
 from spair_core.footage import Reach, Window
+from spair_core.inference import type_of
 from spair_core.network import lowered
 from spair_core.panels import before_after
-from spair_core.precision import type_of
-
-GRACE_SECONDS = 20.0
-"""For what is in hand when a run is to stop: schedulers kill 30 s after they have said so."""
 
 
 class Stream:
@@ -71,10 +68,10 @@ class Stream:
                 raise row
             yield row
 
-    def in_hand(self) -> Iterator[dict[str, Any]]:
-        """Take nothing more up, and give what is in hand and done in time."""
+    def in_hand(self, seconds: float) -> Iterator[dict[str, Any]]:
+        """Take nothing more up, and give what is in hand and done in so many seconds."""
         self.quarantine.give_up()
-        yield from self.rows(GRACE_SECONDS)
+        yield from self.rows(seconds)
         self._ended.set()
 
     def _pull(self) -> None:

@@ -16,8 +16,7 @@ from torch import Tensor
 from spair_core import cost, metrics
 from spair_core.inference import harmless
 from spair_core.insight.probes import Attention, Floats, Modulation, watched
-from spair_core.masks import coarsen
-from spair_core.network import MULTIPLE, Spair, pad_to_multiple
+from spair_core.network import MULTIPLE, Spair, coarsen, pad_to_multiple
 from spair_core.network.blocks import SparseConvolution, SparseNonLocal
 
 THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 20))

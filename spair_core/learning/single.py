@@ -38,6 +38,7 @@ from spair_core.degradations.motion import BLUR, ShakeKernels
 from spair_core.degradations.rain import RAIN, StreakLayers
 from spair_core.degradations.shadows import SHADOW, ShadowMasks
 from spair_core.footage import filmed_window
+from spair_core.inference import chosen
 from spair_core.learning.learner import Batch, Learner, LearningConfig, Phase
 from spair_core.learning.pack import Pack, PackError, SharedPack, read_pack
 from spair_core.learning.samples import CropConfig, columns_of, crop_of, filmed
@@ -103,15 +104,15 @@ class SingleConfig:
         ends = np.cumsum([WIDTHS[name] for name in names]).tolist()
         return {name: slice(end - WIDTHS[name], end) for name, end in zip(names, ends, strict=True)}
 
-    def learning(self) -> LearningConfig:
-        """Of both phases."""
+    def learning(self, device: torch.device) -> LearningConfig:
+        """Of both phases; in bfloat16 where the device has instructions for it."""
         return LearningConfig(
             learning_rate=self.rate,
             betas=(0.9, 0.99),
             schedule="cosine",
             ema=self.ema,
             joint_bce=self.joint_bce,
-            precision="bfloat16",
+            precision=chosen("auto", device),
         )
 
 
@@ -297,7 +298,7 @@ def train(model: Spair, pack: Pack, config: SingleConfig, device: torch.device, 
 
 
 def _phase(model: Spair, phase: Phase, end: float, pool: Pool, config: SingleConfig, run: _Run) -> Spair:
-    learner = Learner(model, phase, config.learning())
+    learner = Learner(model, phase, config.learning(pool.windows.device))
     pool.batch()  # what is waited for before the first step is not the schedule's
     begun, told, first = run.minutes(), time.perf_counter(), run.steps
     sums: dict[str, float] = {}

@@ -13,12 +13,15 @@ from torch import Tensor, nn
 
 from kernels import ActiveIndex, build_indices
 from spair_core.gpu import Replayed
-from spair_core.masks import coarsen
 from spair_core.network.localization import Localization, Localizer, LocalizerConfig
 from spair_core.network.restoration import Restorer, RestorerConfig
 
 MULTIPLE = 8
 """The networks' coarsest level is 1/8; other sizes are padded inside."""
+
+COARSE_SHARE = 1 / 8
+"""At 1/4 and 1/8 a cell is degraded if at least this share of its pixels is: taking the maximum
+there as well would leave thin streaks with hardly a clean cell to draw on."""
 
 
 @dataclass(frozen=True)
@@ -246,3 +249,12 @@ def pad_to_multiple(pictures: Tensor, multiple: int = MULTIPLE) -> Tensor:
     mode = "reflect" if down < height and right < width else "replicate"
     padded = F.pad(pictures, (0, right, 0, down), mode=mode)
     return padded.contiguous(memory_format=torch.channels_last)
+
+
+def coarsen(mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """bool N x 1 x H x W (sides multiples of 8) -> the mask at 1, 1/2, 1/4 and 1/8."""
+    share = mask.float()
+    half = F.max_pool2d(share, 2) > 0
+    quarter = F.avg_pool2d(share, 4) >= COARSE_SHARE
+    eighth = F.avg_pool2d(share, 8) >= COARSE_SHARE
+    return mask, half, quarter, eighth

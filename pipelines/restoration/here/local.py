@@ -28,10 +28,9 @@ from pipelines.services.storage import StorageError
 from spair_core import images, inference, memory
 from spair_core.footage import Reach
 from spair_core.images import Picture
-from spair_core.inference import Restored
+from spair_core.inference import Restored, chosen, type_of
 from spair_core.network import lowered
 from spair_core.panels import before_after
-from spair_core.precision import chosen, type_of
 
 Device = Literal["auto", "cpu", "cuda"]
 COMPARED = ("picture", "clip")

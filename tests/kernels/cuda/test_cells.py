@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from kernels import build_index, build_indices, index
 from kernels.cuda import cells
 from kernels.cuda import device as cuda_device
-from spair_core.masks import coarsen
+from spair_core.network import coarsen
 from tests.kernels.cuda.line_tables import each_line_alone
 from tests.kernels.cuda.pictures import INDEX_MASKS, noise
 

@@ -26,9 +26,10 @@ from pipelines.restoration.pieces import Work
 from pipelines.services import models, storage, tracking
 from pipelines.services.faults import TooManyLostError
 from pipelines.services.quarantine import Quarantine
-from spair_core import images, inference, precision, weights
+from spair_core import images, inference, weights
 from spair_core.footage import Reach, Window, windows
 from spair_core.images import encode_png
+from spair_core.inference import precision
 from spair_core.network import Spair, lowered
 from tests.pipelines.media.samples import make_archive, make_table
 from tests.pipelines.media.test_clips import make_clip, sound, times
@@ -108,7 +109,7 @@ def test_everything_gets_a_verdict_and_nothing_is_done_twice(
     def no_model_work(*_):
         raise AssertionError("nothing was left to do")
 
-    monkeypatch.setattr(restore, "Stream", no_model_work)
+    monkeypatch.setattr(stream, "Stream", no_model_work)
     again = restore.restore(config)
     assert again.already == 6
     assert again.count(RESTORED) == 0
@@ -389,7 +390,7 @@ def test_windows_follow_one_another(cluster, footage, tmp_path, monkeypatch, mlf
     assert [item.key for item in Manifest(config.destination)] == [
         "broken.jpg", "cam1/a.png", "empty.png", "notes.txt"
     ]  # fmt: skip
-    monkeypatch.setattr(restore, "Stream", None)
+    monkeypatch.setattr(stream, "Stream", None)
     assert restore.restore(config).already == 3
 
 

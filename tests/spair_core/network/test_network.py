@@ -5,8 +5,7 @@ import torch
 
 from kernels import build_index, reference
 from spair_core import network
-from spair_core.masks import coarsen
-from spair_core.network import NetworkConfig, Spair, ablation, grown, light
+from spair_core.network import NetworkConfig, Spair, ablation, coarsen, grown, light
 from spair_core.network.blocks import (
     SparseConvolution,
     SparseNonLocal,
@@ -93,15 +92,29 @@ def test_a_decoder_level_is_its_equations(guarded):
     torch.testing.assert_close(block(features, build_index(mask)), expected, rtol=1e-9, atol=1e-9)
 
 
-def test_coarse_masks():
-    mask = torch.zeros(1, 1, 8, 8, dtype=torch.bool)
-    mask[0, 0, 0, :2] = True  # 2 of 16 pixels of a cell at 1/4, 2 of 64 at 1/8
-    _, half, quarter, eighth = coarsen(mask)
-    assert half.sum() == 1
-    assert quarter.sum() == 1
-    assert eighth.sum() == 0
-    mask[0, 0, 0] = True
-    assert coarsen(mask)[3].all()
+def levels(*pixels):
+    mask = torch.zeros(1, 1, 16, 16, dtype=torch.bool)
+    for y, x in pixels:
+        mask[0, 0, y, x] = True
+    return coarsen(mask)
+
+
+def test_half_takes_the_maximum():
+    full, half, quarter, eighth = levels((3, 9))
+    assert [level.shape[-1] for level in (full, half, quarter, eighth)] == [16, 8, 4, 2]
+    assert all(level.dtype == torch.bool for level in (full, half, quarter, eighth))
+    assert half.nonzero().tolist() == [[0, 0, 1, 4]]
+    assert not quarter.any()
+
+
+def test_coarser_cells_need_an_eighth_of_their_pixels():
+    _, _, quarter, eighth = levels((0, 0), (3, 3))  # 2 of 16, 2 of 64
+    assert quarter.nonzero().tolist() == [[0, 0, 0, 0]]
+    assert not eighth.any()
+    _, _, _, below = levels(*((row, 8) for row in range(7)))  # 7 of 64
+    _, _, _, enough = levels(*((row, 8) for row in range(8)))  # 8 of 64
+    assert not below.any()
+    assert enough.nonzero().tolist() == [[0, 0, 0, 1]]
 
 
 def test_a_given_mask_replaces_the_predicted_one(tiny_config):

@@ -1,5 +1,4 @@
 import copy
-import itertools
 from dataclasses import replace
 
 import cv2
@@ -7,16 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from spair_core import inference, weights
+from spair_core import inference
 from spair_core.footage import Reach, Window, references, references_on, windows
+from spair_core.inference import restoring
 from spair_core.network import Spair
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def model(tiny_weights):
-    return weights.load(tiny_weights)[0]
 
 
 def test_a_batch_of_pictures(model, photos):
@@ -27,32 +22,6 @@ def test_a_batch_of_pictures(model, photos):
     assert restored.mask.shape == pixels.shape[:3]
 
 
-@pytest.mark.parametrize("length", [100, 128, 129, 200, 1000])
-def test_spans_cover_everything_and_overlap(length):
-    spans = inference.spans(length, 128)
-    assert spans[0][0] == 0
-    assert spans[-1][1] == length
-    for (_, end), (start, _) in itertools.pairwise(spans):
-        assert end - start >= inference.OVERLAP
-
-
-def test_tiles_add_up_to_one_without_a_seam(tiny_weights, photos):
-    model = weights.load(tiny_weights)[0]
-    torch.nn.init.zeros_(model.restorer.output.weight)
-    torch.nn.init.zeros_(model.restorer.output.bias)
-    # A network that corrects nothing must give the picture back, wherever tiles meet.
-    pixels = photos[0][None, :200, :300]
-    restored = inference.restore(model, pixels, tile=140)
-    assert (restored.pixels == pixels).all()
-
-
-def test_tiles_restore_every_part(model, photos):
-    pixels = photos[0][None, :200, :300]
-    whole = inference.restore(model, pixels, tile=512)
-    tiled = inference.restore(model, pixels, tile=200)
-    assert (tiled.pixels != pixels).mean() == pytest.approx((whole.pixels != pixels).mean(), abs=0.1)
-
-
 def test_other_arrays_are_refused(model):
     with pytest.raises(ValueError, match="uint8"):
         inference.restore(model, np.zeros((1, 8, 8, 3), np.float32))
@@ -60,16 +29,6 @@ def test_other_arrays_are_refused(model):
         inference.restore(model, np.zeros((8, 8, 3), np.uint8))
     with pytest.raises(ValueError, match="at least"):
         inference.restore(model, np.zeros((1, 8, 8, 3), np.uint8), tile=8)
-
-
-@pytest.fixture(scope="module")
-def footage_model(tiny_config):
-    torch.manual_seed(2)
-    config = replace(tiny_config, references=True, localizer=replace(tiny_config.localizer, squeeze=True))
-    model = Spair(config).eval()
-    for excite in model.localizer.excite:
-        torch.nn.init.normal_(excite.excite.weight, std=0.5)
-    return model
 
 
 def noisy_drive(photo, count=20):
@@ -101,21 +60,6 @@ def test_frames_go_through_beside_their_references(footage_model, photos):
     assert (still.pixels[0] != restored.pixels[10]).any()
 
 
-def test_statistics_are_those_of_the_whole_picture_also_in_tiles(footage_model, photos):
-    """Net_L's probabilities, dark half and bright half, as if there were no tiles."""
-    pixels = photos[0][None, :256, :400].copy()
-    pixels[:, :, :200] //= 4
-    pictures = torch.tensor(pixels).permute(0, 3, 1, 2) / 255
-    tile = pictures[..., :200]
-    with torch.inference_mode():
-        whole = footage_model.locate(pictures)[..., :128]
-        factors = inference._factors(footage_model, pictures, None, 200)
-        assert factors is not None
-        in_tile = footage_model(tile, factors=factors).logits[..., :128]
-        by_itself = footage_model.locate(tile)[..., :128]
-    assert (whole - in_tile).abs().mean() < 0.1 * (whole - by_itself).abs().mean()
-
-
 def marking(model, where):
     """The model with a mask of ours, and corrections of 40 levels everywhere."""
     forward = Spair.forward
@@ -136,7 +80,7 @@ def test_what_is_not_near_the_mask_comes_back_bit_for_bit(model, photos, monkeyp
     changed = (restored.pixels != pixels).any(axis=3)[0]
     assert (restored.pixels[changed[None]] == 60).all()
     near = np.zeros((60, 80), bool)
-    near[20 - inference.NEAR : 30 + inference.NEAR, 30 - inference.NEAR : 40 + inference.NEAR] = True
+    near[20 - restoring.NEAR : 30 + restoring.NEAR, 30 - restoring.NEAR : 40 + restoring.NEAR] = True
     assert (changed == near).all()
 
 
@@ -165,11 +109,11 @@ def test_a_gpu_is_given_frames_in_batches_beside_references_of_its_own(footage_m
     given = []
     nothing = torch.zeros(1, 1, 1, 3), torch.zeros(1, 1, 1).bool(), torch.tensor(True)
     monkeypatch.setattr(
-        inference, "_result", lambda model, pictures, beside, *_: given.append((pictures, beside)) or nothing
+        restoring, "_result", lambda model, pictures, beside, *_: given.append((pictures, beside)) or nothing
     )
-    monkeypatch.setattr(inference, "uploaded", lambda batches, device: map(torch.tensor, batches))
-    monkeypatch.setattr(inference, "BATCH_PIXELS", 5 * 64 * 96)
-    monkeypatch.setattr(inference, "references_on", lambda window, device: references_on(window, CPU))
+    monkeypatch.setattr(restoring, "uploaded", lambda batches, device: map(torch.tensor, batches))
+    monkeypatch.setattr(restoring, "BATCH_PIXELS", 5 * 64 * 96)
+    monkeypatch.setattr(restoring, "references_on", lambda window, device: references_on(window, CPU))
 
     class OnGpu:
         config = footage_model.config

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 Precision = Literal["auto", "float32", "bfloat16"]
 """What a flag --precision takes."""
@@ -25,11 +26,15 @@ def chosen(precision: Precision, device: torch.device) -> Chosen:
 
 def type_of(precision: Chosen) -> torch.dtype:
     """The type of the weights and features."""
+    import torch  # takes seconds, for which flags and errors need not wait
+
     dtype: torch.dtype = getattr(torch, precision)
     return dtype
 
 
 def _gpu_has_bfloat16(device: torch.device) -> bool:
+    import torch
+
     return torch.cuda.get_device_capability(device) >= CAPABLE
 
 
@@ -38,5 +43,7 @@ def _processor_has_bfloat16(_: torch.device) -> bool:
 
     torch asks for them by functions that not all of its versions have; then the answer is no.
     """
+    import torch
+
     asked = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile"))
     return any(ask() for ask in asked if ask)

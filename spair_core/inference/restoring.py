@@ -1,10 +1,10 @@
-"""Pictures through the network: uint8 in, uint8 and mask out, any size, in tiles where large."""
+"""Pictures and runs of frames through the network: levels in, levels and mask out, any size."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise, repeat
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -15,17 +15,13 @@ from torch import Tensor
 
 from spair_core.footage import Window, references, references_on
 from spair_core.gpu import brought_back, tensor_of, uploaded
-from spair_core.network import MULTIPLE, Spair, pad_to_multiple
+from spair_core.inference.settings import MIN_DEGRADED, OVERLAP, TILE
+from spair_core.inference.tiles import in_tiles
+from spair_core.network import Spair
 
-TILE = 1920
-"""Longest side of what goes through in one piece: a full HD frame does, in 3.5 GB at most on a CPU."""
-OVERLAP = 64
-"""Pixels that neighbouring tiles share; there their results fade into one another."""
 NEAR = 4
 """What is further than so many pixels from the mask comes back bit for bit: the networks' corrections there
 are below what training could tell from nothing."""
-MIN_DEGRADED = 0.001
-"""A picture of which a smaller share is degraded, and changed by over `UNSEEN`, comes back as it is."""
 BATCH_PIXELS = 8 << 20
 """Pixels that a GPU is given at once."""
 UNSEEN = 2 / 255
@@ -79,7 +75,7 @@ def _result(
     """On the device: restored levels [B, H, W, 3], the mask bool [B, H, W], and whether all is finite."""
     if tile < 2 * OVERLAP:
         raise ValueError(f"tile must be at least {2 * OVERLAP} pixels, not {tile}")
-    output, found = _tiled(model, pictures, beside, tile)
+    output, found = in_tiles(model, pictures, beside, tile)
     restored, mask = harmless(pictures, output, found, min_degraded)
     # torch has few operations on uint16: wider on the way.
     levels = (restored.clamp(0, 1) * np.iinfo(dtype).max).round()
@@ -155,78 +151,3 @@ def _check(pixels: NDArray[Any], channels: int) -> None:
 
 def _to_tensor(pixels: NDArray[Any], device: torch.device) -> Tensor:
     return tensor_of(pixels, device) / np.iinfo(pixels.dtype).max
-
-
-def _tiled(model: Spair, pictures: Tensor, references: Tensor | None, tile: int) -> tuple[Tensor, Tensor]:
-    height, width = pictures.shape[-2:]
-    if height <= tile and width <= tile:
-        output = model(pictures, references=references)
-        return output.restored, output.mask
-    total = torch.zeros_like(pictures)
-    weight = pictures.new_zeros(1, 1, height, width)
-    mask = torch.zeros_like(pictures[:, :1], dtype=torch.bool)
-    factors = _factors(model, pictures, references, tile)
-    for top, bottom in spans(height, tile):
-        for left, right in spans(width, tile):
-            piece = (..., slice(top, bottom), slice(left, right))
-            beside = None if references is None else references[piece]
-            output = model(pictures[piece], references=beside, factors=factors)
-            fade = _fade(bottom - top, pictures)[:, None] * _fade(right - left, pictures)[None]
-            total[piece] += output.restored * fade
-            weight[piece] += fade
-            mask[piece] |= output.mask
-    return total / weight, mask
-
-
-def _factors(model: Spair, pictures: Tensor, references: Tensor | None, tile: int) -> list[Tensor] | None:
-    """Those of squeeze-and-excitation over whole pictures, each from statistics gathered over the tiles."""
-    if not model.localizer.excite:
-        return None
-    stacked = model.stacked(pictures, references)
-    factors: list[Tensor] = []
-    for place in range(len(model.localizer.excite)):
-        sums = []
-        for piece, core in _cores(pictures.shape[-2], pictures.shape[-1], tile):
-            seen = pad_to_multiple(stacked[piece]).to(model.dtype)
-            sums.append(_sums(model.localizer.unexcited(seen, factors), piece, core))
-        count, total, squares = (sum(parts) for parts in zip(*sums, strict=True))
-        mean = total / count
-        deviation = (squares / count - mean * mean).clamp(min=0).sqrt()
-        factors.append(model.localizer.factors(place, mean.float(), deviation.float()))
-    return factors
-
-
-def _cores(height: int, width: int, tile: int) -> Iterator[tuple[Any, Any]]:
-    """Tiles, and the part of each that no other has (in its own pixels): overlaps are halved."""
-    for top, bottom, *rows in _halved(spans(height, tile)):
-        for left, right, *columns in _halved(spans(width, tile)):
-            yield (..., slice(top, bottom), slice(left, right)), (rows, columns)
-
-
-def _halved(tiles: list[tuple[int, int]]) -> Iterator[tuple[int, int, int, int]]:
-    edges = [0, *((a[1] + b[0]) // 2 for a, b in pairwise(tiles)), tiles[-1][1]]
-    for (start, stop), (first, last) in zip(tiles, pairwise(edges), strict=True):
-        yield start, stop, first - start, last - start
-
-
-def _sums(features: Tensor, piece: Any, core: Any) -> tuple[int, Tensor, Tensor]:
-    """Cells, sum and sum of squares (float64, N x C) of the features in a tile's core."""
-    (top, bottom), (left, right) = core
-    step = -(-(piece[1].stop - piece[1].start) // MULTIPLE) * MULTIPLE // features.shape[-2]
-    own = features[..., top // step : -(-bottom // step), left // step : -(-right // step)].double()
-    return own[0, 0].numel(), own.sum((2, 3)), own.square().sum((2, 3))
-
-
-def spans(length: int, tile: int) -> list[tuple[int, int]]:
-    """Equal tiles over [0, length), each at most `tile` long, neighbours sharing at least OVERLAP."""
-    if length <= tile:
-        return [(0, length)]
-    count = -(-(length - OVERLAP) // (tile - OVERLAP))
-    starts = [round(i * (length - tile) / (count - 1)) for i in range(count)]
-    return [(start, start + tile) for start in starts]
-
-
-def _fade(length: int, like: Tensor) -> Tensor:
-    # Rises over the overlap and never vanishes: a border pixel has no other tile to draw on.
-    ramp = torch.arange(1, length + 1, device=like.device, dtype=like.dtype)
-    return torch.minimum(ramp, ramp.flip(0)).clamp(max=OVERLAP) / OVERLAP

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from spair_core import inference, metrics, precision, weights
+from spair_core import inference, metrics, weights
 from spair_core.degradations import catalogue
+from spair_core.inference import precision
 from spair_core.network import lowered
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")

@@ -1,0 +1,38 @@
+"""Pictures of any size and runs of frames through the network, in the precision that a machine is fast in.
+
+What is slow to import, the networks and torch, comes when it is first asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from spair_core.inference.precision import Chosen, Precision, chosen, type_of
+from spair_core.inference.settings import MIN_DEGRADED, OVERLAP, TILE
+
+if TYPE_CHECKING:
+    from spair_core.inference.restoring import BATCH_PIXELS, Restored, harmless, restore, restore_window
+    from spair_core.inference.tiles import spans
+
+__all__ = [
+    "BATCH_PIXELS",
+    "MIN_DEGRADED",
+    "OVERLAP",
+    "TILE",
+    "Chosen",
+    "Precision",
+    "Restored",
+    "chosen",
+    "harmless",
+    "restore",
+    "restore_window",
+    "spans",
+    "type_of",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return getattr(import_module(f"{__name__}.{'tiles' if name == 'spans' else 'restoring'}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
