@@ -14,7 +14,13 @@ from typing import IO, Any, NamedTuple
 from PIL import Image, JpegImagePlugin
 
 from spair_core.images.formats.picture import Picture
-from spair_core.images.formats.picture_format import Coded, PictureFormat, Several, resolution
+from spair_core.images.formats.picture_format import (
+    Coded,
+    PictureFormat,
+    Several,
+    resolution,
+    without_thumbnails,
+)
 
 MOST_EXIF = 65_533
 """Bytes that the segment for it takes."""
@@ -34,8 +40,7 @@ CREDENTIALS = 0xEB
 """The segment of C2PA's and other JUMBF boxes."""
 MPF_SEGMENT, MPF = 0xE2, b"MPF\0"
 MP_ENTRIES, MP_ENTRY = 0xB002, 16
-PHOTOSHOP, RESOURCE = b"Photoshop 3.0\0", b"8BIM"
-RESOURCE_THUMBNAILS = (0x0409, 0x040C)
+PHOTOSHOP = b"Photoshop 3.0\0"
 GAIN_MAPS = (b"hdrgm:", b"hdrgainmap", b"urn:iso:std:iso:ts:21496:-1")
 
 
@@ -184,19 +189,9 @@ def _is_beside(kind: int, body: bytes) -> bool:
 
 
 def _without_thumbnails(body: bytes) -> bytes:
-    """Photoshop's resources without those that would show the picture as it was."""
     if not body.startswith(PHOTOSHOP):
         return body
-    left, place = bytearray(PHOTOSHOP), len(PHOTOSHOP)
-    while body[place : place + 4] == RESOURCE and place + 12 <= len(body):
-        kind = int.from_bytes(body[place + 4 : place + 6], "big")
-        name = body[place + 6] + 1
-        at = place + 6 + name + name % 2
-        size = int.from_bytes(body[at : at + 4], "big")
-        after = at + 4 + size + size % 2
-        left += b"" if kind in RESOURCE_THUMBNAILS else body[place:after]
-        place = after
-    return bytes(left + body[place:])
+    return PHOTOSHOP + without_thumbnails(body[len(PHOTOSHOP) :])
 
 
 def _lost(image: Image.Image, data: bytes) -> tuple[str, ...]:

@@ -18,6 +18,8 @@ Kept = Mapping[str, Any]
 
 BLOCK, BLOCKS = 64, 4
 """Sizes are told from a mosaic of so many blocks a side, with sides of so many pixels."""
+RESOURCE = b"8BIM"
+RESOURCE_THUMBNAILS = (0x0409, 0x040C)
 TRIES = 6
 WORST, BEST = 20, 98
 """Qualities between which that of the source is looked for."""
@@ -32,6 +34,20 @@ def resolution(image: Image.Image) -> dict[str, Any]:
     """Pixels per inch, where the file says so."""
     dpi = image.info.get("dpi")
     return {"dpi": tuple(float(side) for side in dpi)} if dpi and all(dpi) else {}
+
+
+def without_thumbnails(resources: bytes) -> bytes:
+    """Photoshop's resources without those that would show the picture as it was."""
+    left, place = bytearray(), 0
+    while resources[place : place + 4] == RESOURCE and place + 12 <= len(resources):
+        kind = int.from_bytes(resources[place + 4 : place + 6], "big")
+        name = resources[place + 6] + 1
+        at = place + 6 + name + name % 2
+        size = int.from_bytes(resources[at : at + 4], "big")
+        after = at + 4 + size + size % 2
+        left += b"" if kind in RESOURCE_THUMBNAILS else resources[place:after]
+        place = after
+    return bytes(left + resources[place:])
 
 
 def bits_a_pixel(image: Image.Image, data: bytes) -> float:

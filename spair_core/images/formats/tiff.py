@@ -21,6 +21,7 @@ from spair_core.images.formats.picture_format import (
     deep_colour,
     quality_of,
     resolution,
+    without_thumbnails,
 )
 
 LAYOUT = frozenset({*range(255, 270), 273, 274, *range(277, 282), 284, *range(288, 294), 301})
@@ -29,6 +30,8 @@ LAYOUT |= {317, 318, 319, *range(320, 347), 347, *range(512, 533), 34675}
 APART = 2
 """A planar configuration, which OpenCV reads wrongly: a plane a colour."""
 SUB_FILES = 330
+RESOURCES, LAYERS = 34377, 37724
+"""Photoshop's own tags; layers are what it shows, whatever the pixels beside them."""
 RGB = 2
 """As a photometric interpretation."""
 INSIDE = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo, ExifTags.IFD.Interop)
@@ -63,6 +66,11 @@ def _lost(image: Image.Image, data: bytes) -> tuple[str, ...]:
     found = []
     if SUB_FILES in directory:
         found.append("pictures beside it (SubIFDs), such as previews of it as it was")
+    if LAYERS in directory:
+        found.append("Photoshop's layers, which showed the picture as it was")
+    resources = image.getexif().get(RESOURCES)
+    if isinstance(resources, bytes) and without_thumbnails(resources) != resources:
+        found.append("a thumbnail, which showed the picture as it was")
     bits = max(directory.get(ExifTags.Base.BitsPerSample, (8,)))
     if bits > 8 and not _is_deep(image) and not image.mode.startswith("I;16"):
         found.append(f"its {bits} bit, made 8")
@@ -147,6 +155,8 @@ def _directory(image: Image.Image, exif: bytes) -> TiffImagePlugin.ImageFileDire
             directory[tag] = found.get_ifd(tag) if tag in INSIDE else tags[tag]
             if tag not in INSIDE and tag in (kinds := getattr(tags, "tagtype", {})):
                 directory.tagtype[tag] = kinds[tag]
+    if isinstance(resources := told.get(RESOURCES), bytes):
+        directory[RESOURCES] = without_thumbnails(resources)
     return directory
 
 
@@ -212,5 +222,5 @@ TIFF = PictureFormat(
     several=Several(_paged, footage=False, holds=_has_pages, coded=_coded),
     lossless=_is_lossless,
     upright=True,
-    tells=lambda tag: tag not in LAYOUT,
+    tells=lambda tag: tag not in LAYOUT and tag != LAYERS,
 )

@@ -9,7 +9,7 @@ import numpy as np
 import pillow_heif
 import pytest
 import tifffile
-from PIL import ExifTags, Image, ImageCms
+from PIL import ExifTags, Image, ImageCms, TiffImagePlugin, TiffTags
 
 from spair_core import images
 
@@ -76,10 +76,36 @@ def test_a_gain_map_is_kept_and_found(photo):
     assert entries[0]["Size"] == len(copy) - len(gain)
 
 
+TOWN = b"8BIM\x04\x04\0\0" + struct.pack(">I", 4) + b"town"
+THUMBNAIL = b"8BIM\x04\x0c\0\0" + struct.pack(">I", 6) + b"before"
+
+
+@pytest.mark.parametrize("kind", [TiffTags.BYTE, TiffTags.UNDEFINED])
+def test_what_photoshop_would_show_of_a_tiff_is_gone(photo, kind):
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    for tag, value in ((34377, TOWN + THUMBNAIL), (37724, b"Adobe Photoshop Document Data Block\0 layers")):
+        tags.tagtype[tag], tags[tag] = kind, value
+    data = saved(photo, "TIFF", tiffinfo=tags)
+    copy = again(data)
+    assert TOWN in copy
+    assert b"before" not in copy
+    assert b"layers" not in copy
+    assert "layers" in lost(data)
+    assert "thumbnail" in lost(data)
+    assert lost(copy) == lost(saved(photo, "TIFF")) == ""
+
+
+def test_a_tag_of_another_type_than_photoshops_does_no_harm(photo):
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags.tagtype[34377], tags[34377] = TiffTags.SHORT, (1,)
+    data = saved(photo, "TIFF", tiffinfo=tags)
+    assert lost(data) == ""
+    assert images.decode(again(data)).pixels.shape == (60, 80, 3)
+
+
 def test_segments_of_a_jpeg(photo):
-    iptc = b"Photoshop 3.0\0" + b"8BIM\x04\x04\0\0" + struct.pack(">I", 4) + b"town"
-    thumbnail = b"8BIM\x04\x0c\0\0" + struct.pack(">I", 6) + b"before"
-    extra = segment(0xED, iptc + thumbnail) + segment(0xE5, b"maker") + segment(0xEB, b"JP\0\x01jumb")
+    iptc = b"Photoshop 3.0\0" + TOWN
+    extra = segment(0xED, iptc + THUMBNAIL) + segment(0xE5, b"maker") + segment(0xEB, b"JP\0\x01jumb")
     extra += b"".join(
         segment(0xE1, b"http://ns.adobe.com/xmp/extension/\0" + bytes(60_000)) for _ in range(9)
     )
