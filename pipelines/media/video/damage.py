@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,15 @@ CLOCKED = ("matroska", "mov", "avi", "flv")
 """Demuxers whose files say how long they are; others guess."""
 READ_BYTES = 1 << 18
 """FFmpeg is given at once, of a file that it does not read by itself."""
+USUAL = Fraction(1, 25)
+"""Seconds of a frame whose own length is beyond reason."""
 SLACK = 0.25
 """Seconds by which a clip may end before it says."""
+BACK = Fraction(1)
+"""Seconds by which a clock that goes back was set anew; what is less is a slip."""
+LEAPS, LEAP = {"mpegts": Fraction(60), "mpeg": Fraction(60)}, Fraction(6 * 3600)
+"""And by which it goes forward: in streams, whose damage may be a time's, and in files that have an index,
+of which some hold no more."""
 ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 
@@ -53,13 +61,18 @@ def main_track(container: InputContainer) -> Any:
 
 
 def packets(container: InputContainer, streams: list[Any], damage: Damage) -> Iterator[av.Packet]:
-    """The packets of these streams, past what cannot be read."""
+    """The packets of these streams, past what cannot be read, by one clock.
+
+    What a file says is the same for all who ask for the same streams.
+    """
     fruitless = 0
+    damage.clock = clock = Clock(container.format.name)
     while fruitless < PATIENCE:
         try:
             for packet in container.demux(streams):
                 fruitless = 0
                 if packet.size:
+                    clock.set(packet)
                     yield packet
             return
         except (FFmpegError, OSError):
@@ -67,10 +80,48 @@ def packets(container: InputContainer, streams: list[Any], damage: Damage) -> It
             damage.unread = True
 
 
+class Clock:
+    """That of a file's packets. Where it is set anew on the way (recordings one after another, a camera that
+    started again, a damaged time), it goes on for all tracks alike."""
+
+    def __init__(self, demuxer: str) -> None:
+        self.settings = 0
+        self._leap = next((most for name, most in LEAPS.items() if name == demuxer), LEAP)
+        self._shift = Fraction(0)
+        self._shifts: dict[int, Fraction] = {}
+        self._last: dict[int, Fraction] = {}
+        self._end = Fraction(0)
+
+    def set(self, packet: av.Packet) -> None:
+        """Give a packet, the next that was read, its time."""
+        if packet.time_base is None or packet.stream.type not in ("video", "audio", "subtitle", "data"):
+            return
+        track, base = packet.stream.index, Fraction(packet.time_base)
+        shift = self._shifts.get(track, self._shift)
+        if (packet.duration or 0) * base > self._leap:
+            packet.duration = round(USUAL / base)
+        if packet.dts is not None and packet.stream.type in ("video", "audio"):
+            told, length = packet.dts * base, (packet.duration or 0) * base
+            if track in self._last and not self._follows(track, told + shift):
+                if not self._follows(track, told + self._shift):
+                    self._shift = self._end - told
+                    self.settings += 1
+                shift = self._shift
+            self._shifts[track], self._last[track] = shift, told + shift
+            self._end = max(self._end, told + shift + length)
+        if shift:
+            packet.dts = packet.dts if packet.dts is None else packet.dts + round(shift / base)
+            packet.pts = packet.pts if packet.pts is None else packet.pts + round(shift / base)
+
+    def _follows(self, track: int, time: Fraction) -> bool:
+        return self._last[track] - BACK <= time <= self._end + self._leap
+
+
 class Damage:
     """Gathers what is wrong with a clip while it is read."""
 
     def __init__(self) -> None:
+        self.clock: Clock | None = None
         self.unread = False
         self.seen, self.shown, self.end = 0, 0, 0.0
         self.undecoded = 0
@@ -97,6 +148,11 @@ class Damage:
         found = list(self._cut(container, track))
         if self.bad:
             found.append(f"{_spans(self.bad)} damaged, or built on what is")
+        if self.clock and self.clock.settings:
+            times = "once" if self.clock.settings == 1 else f"{self.clock.settings} times"
+            found.append(
+                f"its clock is set anew {times}, as in recordings one after another: here it goes on"
+            )
         if self.undecoded:
             found.append(f"{self.undecoded} of its packets are too damaged to be shown")
         if self.resized:

@@ -28,6 +28,8 @@ RUN_BYTES = 32 << 20
 
 UNSPECIFIED = 2
 MAX_PIXELS = 8192 * 4608
+SLOWEST, FASTEST = Fraction(1, 3600), 1000
+"""Frames a second that a file may be believed to have."""
 SAMPLES = {
     **dict.fromkeys(("nv12", "nv21"), "yuv420p"),
     **dict.fromkeys(("nv16", "uyvy422", "yuyv422"), "yuv422p"),
@@ -210,7 +212,7 @@ def _samples(frame: av.VideoFrame) -> str:
 def _rate(track: Any) -> Fraction:
     """Frames a second, as the file tells it."""
     rates = (track.average_rate, track.guessed_rate, track.base_rate)
-    return next((Fraction(rate) for rate in rates if rate and 0 < rate <= 1000), Fraction(25))
+    return next((Fraction(rate) for rate in rates if rate and SLOWEST <= rate <= FASTEST), Fraction(25))
 
 
 def _colour(context: Any, frame: av.VideoFrame) -> Colour:

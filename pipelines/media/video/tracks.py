@@ -103,11 +103,12 @@ class Tracks:
     def packets(self) -> Iterator[av.Packet]:
         """Those of the tracks that are copied, each in order."""
         streams = [self.original.streams[index] for index in self.copies]
-        timed = [stream for stream in streams if stream.type != "attachment"]
+        timed = {stream.index for stream in streams if stream.type != "attachment"}
         if not timed:
             return
-        for packet in packets(self.original, timed, Damage()):
-            if self._settled(packet):
+        # All are read, so that the clock is the pictures' own.
+        for packet in packets(self.original, list(self.original.streams), Damage()):
+            if packet.stream.index in timed and self._settled(packet):
                 packet.stream = self.copies[packet.stream.index]
                 yield packet
 

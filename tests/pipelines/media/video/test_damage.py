@@ -1,5 +1,8 @@
 """What is there of a damaged clip is read, and what is not is said."""
 
+import struct
+from fractions import Fraction
+
 import av
 import numpy as np
 import pytest
@@ -94,3 +97,77 @@ def test_frames_of_another_size_are_scaled_and_that_is_said(tmp_path):
 def test_memory_is_bounded_by_the_run(tmp_path):
     source = filmed(tmp_path / "in.mkv", codec="ffv1", pixels="yuv420p10le", frames=40)
     assert [len(run.window.own) for run in clips.read(source, None)] == [32, 8]
+
+
+def test_recordings_one_after_another_go_on(tmp_path):
+    """As `cat` joins them, or a camera that starts again: each has a clock of its own."""
+    one, source, target = tmp_path / "one.ts", tmp_path / "in.ts", tmp_path / "out.ts"
+    talking(one, frames=50)
+    source.write_bytes(3 * one.read_bytes())
+    runs, notes = restored(source, target)
+    assert any("set anew 2 times" in note for note in notes)
+    assert [note for note in notes if "clock" not in note] == []
+    for told in (video(target)["times"], heard(target)):
+        steps = np.diff(np.array(told, float))
+        assert steps.min() > 0.01
+        assert steps.max() < 0.1
+    assert len(video(target)["times"]) == len(seen(runs)) == 150
+    assert len(heard(target)) == 3 * len(heard(one))
+    ends = [float(times[-1] - times[0]) for times in (video(target)["times"], heard(target))]
+    assert ends[0] == pytest.approx(ends[1], abs=0.1)
+
+
+def talking(path, frames):
+    """A clip with sound that is as long."""
+    picture = filmed(path.with_name("picture.ts"), frames=frames)
+    with av.open(str(picture)) as clip, av.open(str(path), "w", format="mpegts") as out:
+        copy, sound = out.add_stream_from_template(clip.streams.video[0]), out.add_stream("aac", rate=48000)
+        packets = [packet for packet in clip.demux(video=0) if packet.size]
+        first = min(packet.dts * packet.time_base for packet in packets)
+        for packet in packets:
+            packet.stream = copy
+        frame = av.AudioFrame(layout="stereo", samples=1024)
+        frame.sample_rate, frame.time_base = 48000, Fraction(1, 48000)
+        for number in range(frames * 48000 // 25 // 1024):
+            frame.pts = number * 1024 + round(first * 48000)
+            packets += sound.encode(frame)
+        for packet in sorted(packets + sound.encode(), key=lambda packet: packet.dts * packet.time_base):
+            out.mux(packet)
+    return path
+
+
+def heard(path):
+    with av.open(str(path)) as clip:
+        return [packet.pts * packet.time_base for packet in clip.demux(audio=0) if packet.size]
+
+
+@pytest.mark.parametrize("delta", [0x7FFFFFFF, 0x80000001])
+def test_times_that_no_file_can_hold_follow_one_another(tmp_path, delta):
+    source, target = filmed(tmp_path / "in.mp4", frames=12), tmp_path / "out.mp4"
+    data = bytearray(source.read_bytes())
+    at = data.find(b"stts") + 8
+    entries = struct.unpack_from(">I", data, at)[0]
+    struct.pack_into(">2I", data, at + 4, struct.unpack_from(">2I", data, at + 4)[0], delta)
+    source.write_bytes(data)
+    assert entries == 1
+    runs, notes = restored(source, target)
+    assert len(video(target)["times"]) == len(seen(runs)) > 0
+    assert any("clock" in note for note in notes)
+
+
+def test_a_long_wait_between_frames_is_kept(tmp_path):
+    """As of a camera that films what moves."""
+    source, target = tmp_path / "in.mkv", tmp_path / "out.mkv"
+    with (
+        av.open(str(filmed(tmp_path / "steady.mkv", frames=8, options={"bf": "0"}))) as clip,
+        av.open(str(source), "w") as out,
+    ):
+        copy = out.add_stream_from_template(clip.streams.video[0])
+        for number, packet in enumerate(one for one in clip.demux(video=0) if one.size):
+            packet.stream, late = copy, 3600 * (number >= 4)
+            packet.pts, packet.dts = (round(packet.pts + late / packet.time_base),) * 2
+            out.mux(packet)
+    _, notes = restored(source, target)
+    assert video(target)["times"] == video(source)["times"]
+    assert max(np.diff(np.array(video(target)["times"], float))) > 3600
+    assert notes == []
