@@ -162,6 +162,7 @@ MJPEG = Coder("mjpeg", "mjpeg", _quantizer, full=True)
 FLV1 = Coder("flv1", "flv", _quantizer, counts=True)
 H263 = Coder("h263", "h263", _quantizer, counts=True, picky=True)
 MSMPEG4 = Coder("msmpeg4v3", "msmpeg4", _quantizer, counts=True)
+WMV1, WMV2 = (Coder(name, name, _quantizer, counts=True) for name in ("wmv1", "wmv2"))
 FFV1 = Coder("ffv1", "ffv1", lambda encode, format: {"level": "3"}, lossless=True)
 LOSSLESS = tuple(
     Coder(name, name, lossless=True, segment="mov" if name == "qtrle" else "nut")
@@ -173,7 +174,7 @@ CODERS: Mapping[str, Coder] = MappingProxyType(
         coder.codec: coder
         for coder in (
             H264, HEVC, AV1, VP8, VP9, PRORES_422, DNXHR, MPEG4, MPEG2, MPEG1, MJPEG, FLV1, H263, MSMPEG4,
-            FFV1, *LOSSLESS,
+            WMV1, WMV2, FFV1, *LOSSLESS,
         )
     }
 )  # fmt: skip

@@ -88,6 +88,7 @@ DVD = Container(
     "vob", frozenset({".vob"}), "mpeg2video", frozenset({"mpeg2video", "mpeg1video"}), headed=True
 )
 FLASH = Container("flv", frozenset({".flv"}))
+WINDOWS = Container("asf", frozenset({".wmv", ".asf"}), "wmv2")
 MOTION_JPEG = Container("mjpeg", frozenset({".mjpeg", ".mjpg"}), "mjpeg", frozenset({"mjpeg"}), raw=True)
 RAW_H264 = Container("h264", frozenset({".h264", ".264"}), "h264", frozenset({"h264"}), headed=True, raw=True)
 RAW_HEVC = Container(
@@ -107,6 +108,7 @@ CONTAINERS: tuple[Container, ...] = (
     PROGRAM,
     DVD,
     FLASH,
+    WINDOWS,
     MOTION_JPEG,
     RAW_H264,
     RAW_HEVC,

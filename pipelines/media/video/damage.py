@@ -20,6 +20,8 @@ PATIENCE = 16
 """A file that cannot be read on so many times in a row has ended."""
 CLOCKED = ("matroska", "mov", "avi", "flv")
 """Demuxers whose files say how long they are; others guess."""
+PLACED = ("avi", "asf")
+"""Demuxers whose files say when packets stand, not when frames are shown."""
 READ_BYTES = 1 << 18
 """FFmpeg is given at once, of a file that it does not read by itself."""
 USUAL = Fraction(1, 25)
@@ -218,7 +220,7 @@ def has_alpha(track: Any) -> bool:
 def decoded(container: InputContainer, track: Any, damage: Damage) -> Iterator[av.VideoFrame]:
     """Every frame that can be decoded."""
     decoder = decoder_of(track)
-    places = _Places(container.format.name == "avi")
+    places = _Places(container.format.name in PLACED)
     for packet in packets(container, list(container.streams), damage):
         own = packet.stream.index == track.index
         damage.packet(packet, own)
@@ -229,16 +231,16 @@ def decoded(container: InputContainer, track: Any, damage: Damage) -> Iterator[a
 
 
 class _Places:
-    """Gives frames the places of packets in a file that counts them: what FFmpeg makes of those for codecs
-    that may reorder frames is late by a few."""
+    """Gives frames the places of packets in a file that has no other times: what FFmpeg makes of those for
+    codecs that may reorder frames is late by a few."""
 
-    def __init__(self, counted: bool) -> None:
-        self.counted = counted
+    def __init__(self, placed: bool) -> None:
+        self.placed = placed
         self.free: deque[int] = deque()
 
     def add(self, packet: av.Packet) -> None:
         """One more place."""
-        if self.counted and packet.dts is not None:
+        if self.placed and packet.dts is not None:
             self.free.append(packet.dts)
 
     def given(self, frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:

@@ -22,6 +22,8 @@ KINDS = {
     ".vob": "mpeg2video",
     ".flv": "libx264",
     ".f4v": "libx264",
+    ".wmv": "wmv2",
+    ".asf": "msmpeg4",
     ".mjpeg": "mjpeg",
     ".h264": "libx264",
     ".hevc": "libx265",
@@ -39,6 +41,21 @@ def test_the_same_container_times_rate_and_codec(tmp_path, suffix):
     kept = ("container", "times", "rate", "base_rate", "codec", "pixels")
     assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
     assert notes == []
+    assert off(source, target) < 3
+
+
+@pytest.mark.parametrize("reordered", ["0", "2"])
+def test_h264_in_files_that_do_not_say_when_a_frame_is_shown(tmp_path, reordered):
+    """FFmpeg's own guess is a frame late, and would be later with each copy."""
+    source, target = tmp_path / "in.asf", tmp_path / "out.asf"
+    filmed(source, frames=20, options={"bf": reordered})
+    _, notes = restored(source, target)
+    assert notes == []
+    places = []
+    for path in (source, target):
+        with av.open(str(path)) as clip:
+            places.append([packet.dts for packet in clip.demux(video=0) if packet.size])
+    assert places[0] == places[1]
     assert off(source, target) < 3
 
 
