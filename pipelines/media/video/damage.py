@@ -77,6 +77,10 @@ def packets(container: InputContainer, streams: list[Any], damage: Damage) -> It
                     clock.set(packet)
                     yield packet
             return
+        except IndexError:
+            # At the end, where PyAV stumbles over tracks that have appeared on the way and were not read.
+            damage.late = True
+            return
         except (FFmpegError, OSError):
             fruitless += 1
             damage.unread = True
@@ -124,7 +128,7 @@ class Damage:
 
     def __init__(self) -> None:
         self.clock: Clock | None = None
-        self.unread = False
+        self.unread = self.late = False
         self.seen, self.shown, self.end = 0, 0, 0.0
         self.undecoded = 0
         self.bad: list[int] = []
@@ -155,6 +159,8 @@ class Damage:
             found.append(
                 f"its clock is set anew {times}, as in recordings one after another: here it goes on"
             )
+        if self.late:
+            found.append("a track that begins on the way is not kept")
         if self.undecoded:
             found.append(f"{self.undecoded} of its packets are too damaged to be shown")
         if self.resized:

@@ -79,13 +79,14 @@ class Tracks:
             self.lost.append(f"its {named(stream)} is not kept: {_endings(self.container)} cannot hold it")
 
     def _takes(self, stream: Any) -> bool:
-        """Whether the container takes such a track beside the pictures: it is tried."""
+        """Whether the container takes such a track beside the pictures and those that it has: it is tried."""
         if self.container.raw:
             return False
         try:
             with av.open(io.BytesIO(), "w", format=self.container.muxer) as trial:
                 trial.add_stream_from_template(self._template, opaque=True)
-                _copied(trial, stream, self.container)
+                for one in (*(self.original.streams[index] for index in self.copies), stream):
+                    _copied(trial, one, self.container)
                 trial.start_encoding()
         except (FFmpegError, ValueError, NotImplementedError):
             return False

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pipelines.media import MediumError, clips
+from pipelines.media.video import damage
 from tests.pipelines.media.video.samples import filmed, restored, seen, video
 
 
@@ -171,3 +172,20 @@ def test_a_long_wait_between_frames_is_kept(tmp_path):
     assert video(target)["times"] == video(source)["times"]
     assert max(np.diff(np.array(video(target)["times"], float))) > 3600
     assert notes == []
+
+
+def test_a_track_that_begins_on_the_way_ends_nothing(tmp_path):
+    """Where FFmpeg finds one while it reads, PyAV's own list of tracks is too short for the end."""
+
+    class Grown:
+        def __init__(self, clip):
+            self.format, self.streams, self._clip = clip.format, clip.streams, clip
+
+        def demux(self, streams):
+            yield from self._clip.demux(streams)
+            raise IndexError("list index out of range")
+
+    gathered = damage.Damage()
+    with av.open(str(filmed(tmp_path / "in.flv", codec="flv", frames=9))) as clip:
+        assert len(list(damage.packets(Grown(clip), list(clip.streams), gathered))) == 9
+        assert "a track that begins on the way is not kept" in gathered.notes(clip, clip.streams.video[0])

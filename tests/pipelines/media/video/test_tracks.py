@@ -22,13 +22,15 @@ class Recorder:
         self.video.height, self.video.width = 48, 64
         self.packets = []
 
-    def sound(self, pitch, **tags):
-        stream = self.out.add_stream("aac", rate=16000, layout="mono")
+    def sound(self, pitch, codec="aac", rate=16000, **tags):
+        stream = self.out.add_stream(codec, rate=rate, layout="mono")
         stream.disposition = tags.pop("disposition", 0)
         stream.metadata.update(tags)
         tone = np.sin(np.arange(16000) / pitch).astype(np.float32)[None]
-        frame = av.AudioFrame.from_ndarray(tone, format="fltp", layout="mono")
-        frame.rate, frame.pts = 16000, 0
+        if stream.format.name == "u8":
+            tone = np.full(tone.shape, 128, np.uint8)
+        frame = av.AudioFrame.from_ndarray(tone, format=stream.format.name, layout="mono")
+        frame.rate, frame.pts = rate, 0
         self.packets.append(lambda: [*stream.encode(frame), *stream.encode()])
         return self
 
@@ -193,6 +195,15 @@ def test_what_a_container_cannot_hold_is_named(tmp_path):
     _, notes = restored(tmp_path / "in.mp4", tmp_path / "out.mp4")
     assert any("attachment" in note and "font.ttf" in note and "not kept" in note for note in notes)
     assert [kind for kind, *_ in tracks(tmp_path / "out.mp4")] == ["audio"]
+
+
+def test_a_track_that_is_one_too_many_is_named(tmp_path):
+    """Each of them alone would be taken."""
+    source, target = tmp_path / "in.mkv", tmp_path / "out.flv"
+    Recorder(source).sound(9, rate=44100).sound(5, "pcm_u8", 44100).close()
+    _, notes = restored(source, target)
+    assert [kind for kind, *_ in tracks(target)] == ["audio"]
+    assert notes == ["its sound track 2 (pcm_u8) is not kept: .flv cannot hold it"]
 
 
 def test_chapters_and_what_the_file_says(tmp_path):
