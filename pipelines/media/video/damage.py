@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import struct
 from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import av
 from av.container import InputContainer
-from av.error import FFmpegError
+from av.error import FFmpegError, InvalidDataError
 from av.stream import Disposition
 
 from pipelines.media.video.clip import ClipError, File
@@ -20,6 +21,12 @@ PATIENCE = 16
 """A file that cannot be read on so many times in a row has ended."""
 CLOCKED = ("matroska", "mov", "avi", "flv")
 """Demuxers whose files say how long they are; others guess."""
+UNFINISHED = (
+    "its index (moov) is missing, which a camera writes when it ends a recording; tools such as untrunc make "
+    "one after a whole clip of the same camera"
+)
+BOX, LONG, MOST_BOXES = 8, 1, 64
+"""Bytes of the head of an MP4's box, a size that says that a longer one follows, and kinds looked for."""
 PLACED = ("avi", "asf")
 """Demuxers whose files say when packets stand, not when frames are shown."""
 READ_BYTES = 1 << 18
@@ -44,10 +51,31 @@ def opened(file: File) -> Iterator[InputContainer]:
         try:
             container = av.open(source, "r", metadata_errors="replace", buffer_size=READ_BYTES)
         except (FFmpegError, ValueError) as error:
-            why = getattr(error, "strerror", None) or error
+            cut = isinstance(error, InvalidDataError) and _is_unfinished(file)
+            why = UNFINISHED if cut else getattr(error, "strerror", None) or error
             raise ClipError(f"not a clip that can be read: {why}") from error
         with container:
             yield container
+
+
+def _is_unfinished(file: File) -> bool:
+    """Whether it is an MP4 or its like without an index, which is written last."""
+    found: set[bytes] = set()
+    place = 0
+    with file.open("rb") if isinstance(file, Path) else file.open() as data:
+        while len(found) < MOST_BOXES and len(head := _at(data, place)) >= BOX:
+            size, kind = struct.unpack_from(">I4s", head)
+            found.add(kind)
+            size = int.from_bytes(head[BOX:]) if size == LONG else size
+            if size < BOX:
+                break  # it goes on to the end
+            place += size
+    return b"ftyp" in found and b"moov" not in found
+
+
+def _at(data: BinaryIO, place: int) -> bytes:
+    data.seek(place)
+    return data.read(2 * BOX)
 
 
 def main_track(container: InputContainer) -> Any:

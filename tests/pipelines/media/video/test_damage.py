@@ -82,6 +82,21 @@ def test_what_shows_nothing_is_rejected(tmp_path):
         list(clips.read(source, None))
 
 
+@pytest.mark.parametrize("long", [False, True])
+def test_a_recording_that_was_never_ended_is_told_as_such(tmp_path, long):
+    """As by a camera that lost its power: what it had is there, but for the index."""
+    data = filmed(tmp_path / "whole.mp4").read_bytes()
+    at = data.find(b"mdat") - 4
+    head = struct.pack(">I4sQ", 1, b"mdat", 0) if long else struct.pack(">I4s", 0, b"mdat")
+    source = tmp_path / "in.mp4"
+    source.write_bytes(data[:at] + head + data[at + 8 : data.find(b"moov") - 4])
+    with pytest.raises(MediumError, match=r"index \(moov\) is missing.* untrunc"):
+        list(clips.read(source, None))
+    source.write_bytes(b"no clip at all" * 50)
+    with pytest.raises(MediumError, match="Invalid data"):
+        list(clips.read(source, None))
+
+
 def test_frames_of_another_size_are_scaled_and_that_is_said(tmp_path):
     source, target = tmp_path / "in.ts", tmp_path / "out.ts"
     parts = [
