@@ -21,6 +21,7 @@ from pipelines.media.video.containers import FAST_START, Container, container_of
 from pipelines.media.video.damage import Damage, decoded, has_alpha, main_track, opened
 from pipelines.media.video.reading import DYNAMIC, format_of
 from pipelines.media.video.tracks import Tracks, kept_metadata, missing
+from pipelines.media.video.writing import read_told
 
 SELF_TOLD = frozenset({"h264", "hevc", "av1", "vp8", "vp9"})
 """Codecs of which a track needs to know no more than their headers say: it may keep all that the source's
@@ -50,7 +51,7 @@ def join(segments: Iterable[bytes], source: File, target: File) -> Sequence[str]
             format = format_of(main_track(original), start, target.suffix)
             video = tracks.add_to(out, lambda: _video(out, original, template, format, start))
             _mux_all(chain([first], remaining), out, video, container, format, tracks)
-            lost = [*tracks.lost, *_changed(format, template.streams.video[0])]
+            lost = [*tracks.lost, *tracks.left_out(), *_changed(format, template.streams.video[0])]
             if FAST_START.items() <= container.options.items() and not isinstance(target, Path):
                 lost.append("its index is at its end: players on the network begin later")
     except (FFmpegError, ValueError) as error:
@@ -144,10 +145,17 @@ def _told(video: Any, old: Any, made: Any, format: ClipFormat, container: Contai
 
 def _tag(old: Any, made: Any, container: Container) -> str:
     """Four letters that say more than the codec: Apple's players show HEVC with hvc1, ap4h is ProRes 4444."""
-    codec, theirs = made.codec_context.codec.canonical_name, old.codec_context.codec_tag
+    codec = made.codec_context.codec.canonical_name
     if container.hides and codec == "hevc":
-        return theirs if theirs in ("hvc1", "hev1") else "hvc1"
+        return "hev1" if _letters(old) == "hev1" else "hvc1"
     return made.codec_context.codec_tag if codec in ("prores", "utvideo") else ""
+
+
+def _letters(track: Any) -> str:
+    try:
+        return str(track.codec_context.codec_tag)
+    except UnicodeDecodeError:  # damaged
+        return ""
 
 
 def _mux_all(
@@ -160,10 +168,7 @@ def _mux_all(
 ) -> None:
     packets = _chained(_counted(_video_packets(segments, video, container), container, format), format)
     for packet in heapq.merge(packets, tracks.packets(), key=_when):
-        if packet.stream is video:
-            out.mux(packet)
-        else:
-            tracks.mux(out, packet)
+        out.mux(packet)
 
 
 def _when(packet: av.Packet) -> Fraction:
@@ -197,16 +202,21 @@ def _video_packets(segments: Iterable[bytes], video: Any, target: Container) -> 
     for data in segments:
         with av.open(io.BytesIO(data), "r") as container:
             stream = container.streams.video[0]
+            base, moved = Fraction(stream.time_base or 1), None
             # Some have no place for headers but before the pictures.
             headed = BitStreamFilterContext("dump_extra=freq=keyframe", stream) if target.headed else None
-            length = Fraction(_said(container).get("comment", "0"))
+            length, first = read_told(_said(container).get("comment", ""))
             for packet in container.demux(stream):
                 if packet.size:
-                    packet.duration = round(length / packet.time_base)
+                    stamp = int(packet.pts or 0)
+                    if moved is None:
+                        moved = 0 if first is None else round(first / base) - stamp
+                    packet.pts = stamp + moved
+                    packet.duration = round(length / base)
                     for one in headed.filter(packet) if headed else [packet]:
                         # Set before the container closes: a packet must not point to a stream that is gone.
                         one.stream = video
-                        one.time_base = Fraction(stream.time_base or 1)
+                        one.time_base = base
                         one.dts = one.pts
                         yield one
 

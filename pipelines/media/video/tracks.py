@@ -6,6 +6,7 @@ What a container does not take is named, never dropped in silence.
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -51,6 +52,8 @@ class Tracks:
         self.timecode = ""
         self._ends: dict[int, int] = {}
         self._template = template
+        self._trials: dict[int, _Trial] = {}
+        self._left_out: Counter[int] = Counter()
 
     def add_to(self, out: OutputContainer, video: Callable[[], Any]) -> Any:
         """Add all tracks in the source's order, that of the pictures by `video`, which gives it back."""
@@ -108,10 +111,15 @@ class Tracks:
         if not timed:
             return
         # All are read, so that the clock is the pictures' own.
+        self._trials = {index: _Trial(self.original.streams[index], self.container) for index in timed}
         for packet in packets(self.original, list(self.original.streams), Damage()):
-            if packet.stream.index in timed and self._settled(packet):
-                packet.stream = self.copies[packet.stream.index]
-                yield packet
+            index = packet.stream.index
+            if index in timed and self._settled(packet):
+                if self._trials[index].takes(packet):
+                    packet.stream = self.copies[index]
+                    yield packet
+                else:
+                    self._left_out[index] += 1
 
     def _settled(self, packet: av.Packet) -> bool:
         """Whether it is to be written, with times that grow."""
@@ -130,15 +138,50 @@ class Tracks:
         self._ends[index] = packet.dts + 1
         return True
 
-    def mux(self, out: OutputContainer, packet: av.Packet) -> None:
-        """Write a packet of a copied track; of one that the container refuses, no more."""
-        if packet.stream.index in self.dropped:
-            return
+    def left_out(self) -> Iterator[str]:
+        """What of the copied tracks the container did not take, once all has been written."""
+        for index, count in sorted(self._left_out.items()):
+            which = named(self.original.streams[index])
+            much = "a packet" if count == 1 else f"{count:,} packets"
+            yield f"its {which} is not kept whole: {much} of it cannot be written"
+
+
+class _Trial:
+    """A file of one track, which is written nowhere: whether it takes a packet is known at once, and for one
+    with several tracks when another is written."""
+
+    def __init__(self, stream: Any, container: Container) -> None:
+        self._out = av.open(_Nowhere(), "w", format=container.muxer)
+        self._copy = _copied(self._out, stream, container)
+
+    def takes(self, packet: av.Packet) -> bool:
+        tried = av.Packet(bytes(packet))
+        tried.pts, tried.dts, tried.duration = packet.pts, packet.dts, packet.duration
+        tried.time_base, tried.stream = packet.time_base, self._copy
         try:
-            out.mux(packet)
-        except FFmpegError as error:
-            self.dropped.add(packet.stream.index)
-            self.lost.append(f"its {named(packet.stream)} is not kept whole: {error.strerror}")
+            self._out.mux(tried)
+        except FFmpegError:
+            return False
+        return True
+
+
+class _Nowhere:
+    """A file that keeps nothing."""
+
+    def __init__(self) -> None:
+        self._place = self._end = 0
+
+    def write(self, data: bytes) -> int:
+        self._place += len(data)
+        self._end = max(self._end, self._place)
+        return len(data)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._place = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._end}[whence]
+        return self._place
+
+    def tell(self) -> int:
+        return self._place
 
 
 def _copied(out: OutputContainer, stream: Any, container: Container) -> Any:

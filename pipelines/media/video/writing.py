@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 import av
@@ -50,11 +51,23 @@ def write(state: Timed, pixels: NDArray[Any], encode: EncodeConfig) -> bytes:
         stream: Any = container.add_stream(coder.encoder, rate=rate_of(coder, format))
         set_up(stream.codec_context, coder, encode, format, height, width)
         stream.time_base = format.time_base
-        container.metadata["comment"] = str(state.length * format.time_base)
+        container.metadata["comment"] = told_of(state)
         if segment == WITH_ALPHA:
             stream.metadata["alpha_mode"] = "1"
         _encode(container, stream, coder, state, pixels)
     return stream_bytes.getvalue()
+
+
+def told_of(state: Timed) -> str:
+    """What the packets of a segment do not tell: how long its last frame lasts, and when its first is shown,
+    in seconds. Muxers move what begins before 0."""
+    return f"{state.length * state.format.time_base} {state.pts[0] * state.format.time_base}"
+
+
+def read_told(text: str) -> tuple[Fraction, Fraction | None]:
+    """The same again; segments of earlier versions do not tell when they begin."""
+    length, *first = map(Fraction, text.split() or ["0"])
+    return length, first[0] if first else None
 
 
 def _options(segment: str, format: ClipFormat) -> dict[str, str]:

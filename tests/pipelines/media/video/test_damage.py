@@ -7,8 +7,9 @@ import av
 import numpy as np
 import pytest
 
-from pipelines.media import MediumError, clips
+from pipelines.media import Encoding, MediumError, clips
 from pipelines.media.video import damage
+from pipelines.media.video.clip import Timed
 from tests.pipelines.media.video.samples import filmed, restored, seen, video
 
 
@@ -204,3 +205,17 @@ def test_a_track_that_begins_on_the_way_ends_nothing(tmp_path):
     with av.open(str(filmed(tmp_path / "in.flv", codec="flv", frames=9))) as clip:
         assert len(list(damage.packets(Grown(clip), list(clip.streams), gathered))) == 9
         assert "a track that begins on the way is not kept" in gathered.notes(clip, clip.streams.video[0])
+
+
+def test_runs_that_begin_before_the_start_follow_one_another(tmp_path):
+    """Muxers of segments move such times to 0, and those of other runs not."""
+    format = next(iter(clips.read(filmed(tmp_path / "in.mkv"), None))).state.format
+    base = format.time_base
+    runs = [
+        Timed(tuple(round((k - 9) / 25 / base) for k in ks), format, 0) for ks in (range(6), range(6, 15))
+    ]
+    source, target = filmed(tmp_path / "source.mp4", frames=15), tmp_path / "out.mp4"
+    pixels = np.zeros((9, 48, 64, 3), np.uint8)
+    clips.join((clips.write(run, pixels[: len(run.pts)], Encoding()) for run in runs), source, target)
+    times = np.array(video(target)["times"], float)
+    assert np.allclose(np.diff(times), 0.04, atol=0.002)

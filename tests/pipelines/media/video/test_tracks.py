@@ -27,8 +27,8 @@ class Recorder:
         stream.disposition = tags.pop("disposition", 0)
         stream.metadata.update(tags)
         tone = np.sin(np.arange(16000) / pitch).astype(np.float32)[None]
-        if stream.format.name == "u8":
-            tone = np.full(tone.shape, 128, np.uint8)
+        if stream.format.name in ("u8", "s16"):
+            tone = (np.round(100 * tone) + 128).astype({"u8": np.uint8, "s16": np.int16}[stream.format.name])
         frame = av.AudioFrame.from_ndarray(tone, format=stream.format.name, layout="mono")
         frame.rate, frame.pts = rate, 0
         self.packets.append(lambda: [*stream.encode(frame), *stream.encode()])
@@ -204,6 +204,33 @@ def test_a_track_that_is_one_too_many_is_named(tmp_path):
     _, notes = restored(source, target)
     assert [kind for kind, *_ in tracks(target)] == ["audio"]
     assert notes == ["its sound track 2 (pcm_u8) is not kept: .flv cannot hold it"]
+
+
+def test_what_is_not_kept_costs_no_other_track(tmp_path):
+    source, target = tmp_path / "in.mkv", tmp_path / "out.flv"
+    Recorder(source).sound(5, "pcm_s16be", 48000).sound(9, rate=44100).close()
+    _, notes = restored(source, target)
+    assert notes == ["its sound track 1 (pcm_s16be) is not kept: .flv cannot hold it"]
+    assert [track[-1] for track in tracks(target)] == [tracks(source)[1][-1]]
+
+
+def test_a_damaged_packet_of_sound_costs_itself(tmp_path):
+    """FFmpeg tells of it when it writes another track's."""
+    whole, source, target = tmp_path / "whole.mkv", tmp_path / "in.mkv", tmp_path / "out.ts"
+    Recorder(whole).sound(9).close()
+    with av.open(str(whole)) as clip, av.open(str(source), "w") as out:
+        copies = [out.add_stream_from_template(stream) for stream in clip.streams]
+        for number, packet in enumerate(one for one in clip.demux() if one.size):
+            short = number == 9 and packet.stream.type == "audio"
+            damaged = av.Packet(b"?") if short else packet
+            damaged.pts, damaged.dts, damaged.time_base = packet.pts, packet.dts, packet.time_base
+            damaged.stream = copies[packet.stream.index]
+            out.mux(damaged)
+    _, notes = restored(source, target)
+    assert notes == ["its sound track 1 (aac) is not kept whole: a packet of it cannot be written"]
+    before, after = (len(tracks(path)[0][-1]) for path in (source, target))
+    assert after == before - 1
+    assert len(video(target)["times"]) == 25
 
 
 def test_chapters_and_what_the_file_says(tmp_path):
