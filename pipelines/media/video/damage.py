@@ -25,8 +25,9 @@ UNFINISHED = (
     "its index (moov) is missing, which a camera writes when it ends a recording; tools such as untrunc make "
     "one after a whole clip of the same camera"
 )
-BOX, LONG, MOST_BOXES = 8, 1, 64
-"""Bytes of the head of an MP4's box, a size that says that a longer one follows, and kinds looked for."""
+BOX, LONG = 8, 1
+"""Bytes of the head of an MP4's box, and a size that says that a longer one follows."""
+MOST_BOXES, MOST_BYTES = 64, 1 << 48
 PLACED = ("avi", "asf")
 """Demuxers whose files say when packets stand, not when frames are shown."""
 READ_BYTES = 1 << 18
@@ -67,8 +68,8 @@ def _is_unfinished(file: File) -> bool:
             size, kind = struct.unpack_from(">I4s", head)
             found.add(kind)
             size = int.from_bytes(head[BOX:]) if size == LONG else size
-            if size < BOX:
-                break  # it goes on to the end
+            if not BOX <= size < MOST_BYTES:
+                break  # it goes on to the end, or is none
             place += size
     return b"ftyp" in found and b"moov" not in found
 

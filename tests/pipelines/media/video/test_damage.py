@@ -93,9 +93,10 @@ def test_a_recording_that_was_never_ended_is_told_as_such(tmp_path, long):
     source.write_bytes(data[:at] + head + data[at + 8 : data.find(b"moov") - 4])
     with pytest.raises(MediumError, match=r"index \(moov\) is missing.* untrunc"):
         list(clips.read(source, None))
-    source.write_bytes(b"no clip at all" * 50)
-    with pytest.raises(MediumError, match="Invalid data"):
-        list(clips.read(source, None))
+    for other in (b"no clip at all" * 50, struct.pack(">I4sQ", 1, b"free", 1 << 63) + bytes(500)):
+        source.write_bytes(other)
+        with pytest.raises(MediumError, match="Invalid data"):
+            list(clips.read(source, None))
 
 
 def test_frames_of_another_size_are_scaled_and_that_is_said(tmp_path):
