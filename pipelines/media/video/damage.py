@@ -121,7 +121,7 @@ class Clock:
 
     def __init__(self, demuxer: str) -> None:
         self.settings = 0
-        self._leap = next((most for name, most in LEAPS.items() if name == demuxer), LEAP)
+        self._leap = LEAPS.get(demuxer, LEAP)
         self._shift = Fraction(0)
         self._shifts: dict[int, Fraction] = {}
         self._last: dict[int, Fraction] = {}
