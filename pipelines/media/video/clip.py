@@ -39,6 +39,11 @@ class RemoteFile(Protocol):
 File = Path | RemoteFile
 
 
+def to_read(file: File) -> BinaryIO:
+    """A file to read, at any place."""
+    return file.open("rb") if isinstance(file, Path) else file.open()
+
+
 @dataclass(frozen=True)
 class Colour:
     """A clip's colour tags as it has them, in the numbers of ITU-T H.273 (2 is unspecified)."""

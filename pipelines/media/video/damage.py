@@ -15,7 +15,7 @@ from av.container import InputContainer
 from av.error import FFmpegError, InvalidDataError
 from av.stream import Disposition
 
-from pipelines.media.video.clip import ClipError, File
+from pipelines.media.video.clip import ClipError, File, to_read
 
 PATIENCE = 16
 """A file that cannot be read on so many times in a row has ended."""
@@ -63,7 +63,7 @@ def _is_unfinished(file: File) -> bool:
     """Whether it is an MP4 or its like without an index, which is written last."""
     found: set[bytes] = set()
     place = 0
-    with file.open("rb") if isinstance(file, Path) else file.open() as data:
+    with to_read(file) as data:
         while len(found) < MOST_BOXES and len(head := _at(data, place)) >= BOX:
             size, kind = struct.unpack_from(">I4s", head)
             found.add(kind)
@@ -129,7 +129,7 @@ class Clock:
 
     def set(self, packet: av.Packet) -> None:
         """Give a packet, the next that was read, its time."""
-        if packet.time_base is None or packet.stream.type not in ("video", "audio", "subtitle", "data"):
+        if packet.time_base is None:
             return
         track, base = packet.stream.index, Fraction(packet.time_base)
         shift = self._shifts.get(track, self._shift)

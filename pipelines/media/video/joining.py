@@ -16,7 +16,7 @@ from av.bitstream import BitStreamFilterContext
 from av.container import OutputContainer
 from av.error import FFmpegError
 
-from pipelines.media.video.clip import ClipError, ClipFormat, File, depth_of, sides
+from pipelines.media.video.clip import ClipError, ClipFormat, File, depth_of, sides, to_read
 from pipelines.media.video.containers import FAST_START, Container, container_of
 from pipelines.media.video.damage import Damage, decoded, has_alpha, main_track, opened
 from pipelines.media.video.reading import DYNAMIC, format_of
@@ -97,7 +97,7 @@ def _options(container: Container, source: File, original: Any) -> dict[str, str
 
 def _stamped_packets(source: File) -> bool:
     """Whether it is a transport stream as camcorders have it, each packet with its arrival time."""
-    with source.open("rb") if isinstance(source, Path) else source.open() as file:
+    with to_read(source) as file:
         data = file.read(3 * PACKETS_OF_M2TS)
     return len(data) == 3 * PACKETS_OF_M2TS and {data[4 + k * PACKETS_OF_M2TS] for k in range(3)} == {0x47}
 

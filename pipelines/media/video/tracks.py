@@ -6,6 +6,7 @@ What a container does not take is named, never dropped in silence.
 from __future__ import annotations
 
 import io
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -151,7 +152,7 @@ class _Trial:
     with several tracks when another is written."""
 
     def __init__(self, stream: Any, container: Container) -> None:
-        self._out = av.open(_Nowhere(), "w", format=container.muxer)
+        self._out = av.open(os.devnull, "w", format=container.muxer)
         self._copy = _copied(self._out, stream, container)
 
     def takes(self, packet: av.Packet) -> bool:
@@ -163,25 +164,6 @@ class _Trial:
         except FFmpegError:
             return False
         return True
-
-
-class _Nowhere:
-    """A file that keeps nothing."""
-
-    def __init__(self) -> None:
-        self._place = self._end = 0
-
-    def write(self, data: bytes) -> int:
-        self._place += len(data)
-        self._end = max(self._end, self._place)
-        return len(data)
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._place = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._end}[whence]
-        return self._place
-
-    def tell(self) -> int:
-        return self._place
 
 
 def _copied(out: OutputContainer, stream: Any, container: Container) -> Any:

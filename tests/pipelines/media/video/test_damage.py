@@ -10,6 +10,7 @@ import pytest
 from pipelines.media import Encoding, MediumError, clips
 from pipelines.media.video import damage
 from pipelines.media.video.clip import Timed
+from tests.pipelines.media.test_clips import sound
 from tests.pipelines.media.video.samples import filmed, restored, seen, video
 
 
@@ -139,7 +140,7 @@ def talking(path, frames):
     """A clip with sound that is as long."""
     picture = filmed(path.with_name("picture.ts"), frames=frames)
     with av.open(str(picture)) as clip, av.open(str(path), "w", format="mpegts") as out:
-        copy, sound = out.add_stream_from_template(clip.streams.video[0]), out.add_stream("aac", rate=48000)
+        copy, voice = out.add_stream_from_template(clip.streams.video[0]), out.add_stream("aac", rate=48000)
         packets = [packet for packet in clip.demux(video=0) if packet.size]
         first = min(packet.dts * packet.time_base for packet in packets)
         for packet in packets:
@@ -148,15 +149,14 @@ def talking(path, frames):
         frame.sample_rate, frame.time_base = 48000, Fraction(1, 48000)
         for number in range(frames * 48000 // 25 // 1024):
             frame.pts = number * 1024 + round(first * 48000)
-            packets += sound.encode(frame)
-        for packet in sorted(packets + sound.encode(), key=lambda packet: packet.dts * packet.time_base):
+            packets += voice.encode(frame)
+        for packet in sorted(packets + voice.encode(), key=lambda packet: packet.dts * packet.time_base):
             out.mux(packet)
     return path
 
 
 def heard(path):
-    with av.open(str(path)) as clip:
-        return [packet.pts * packet.time_base for packet in clip.demux(audio=0) if packet.size]
+    return [when for when, _ in sound(path)]
 
 
 @pytest.mark.parametrize("delta", [0x7FFFFFFF, 0x80000001])
