@@ -88,13 +88,16 @@ def degrade(
     parts, material = degradations(task), material or {}
     if example.window is not None:
         return _degraded_frame(example.window, parts, rng, dry, threshold)
+    clean = example.clean
+    for part in parts:
+        clean = clean if part.lookalike is None else part.lookalike(clean, rng)
     if len(parts) == 1:
-        degraded, mask = _degraded(example.clean, parts[0], rng, dry, threshold, material)
-        return Example(degraded, example.clean, mask)
-    degraded = example.clean
+        degraded, mask = _degraded(clean, parts[0], rng, dry, threshold, material)
+        return Example(degraded, clean, mask)
+    degraded = clean
     for part in () if rng.random() < dry else _some(parts, rng):
         degraded, _ = _degraded(degraded, part, rng, 0.0, threshold, material)
-    return Example(degraded, example.clean, mask_from_pair(degraded, example.clean, threshold))
+    return Example(degraded, clean, mask_from_pair(degraded, clean, threshold))
 
 
 def _degraded(

@@ -40,3 +40,5 @@ class Degradation:
     `dry` of the pictures stays as it is, with an empty mask."""
     over: Over | None = None
     """The same laid over frames of one scene; None where footage has none of it."""
+    lookalike: Callable[[Pixels, np.random.Generator], Pixels] | None = None
+    """What looks like it and is none: done to some clean pictures before, and to be left in them."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
@@ -50,6 +51,22 @@ class MotionConfig:
     """Share of pictures that stay as they are."""
     threshold: float = THRESHOLD
     """Difference over which a pixel counts as degraded."""
+
+
+@dataclass(frozen=True)
+class FocusConfig:
+    """How often a clean picture is out of focus, and how far; every value is drawn from its range."""
+
+    soft: float = 0.4
+    """Share of pictures that are."""
+    whole: float = 0.3
+    """Share of those that are so everywhere; of the others one region is sharp, or it alone is not."""
+    radius: Range = (0.6, 9.0)
+    """Radius of the disc that a point becomes, in pixels; small ones are as frequent as large ones."""
+    region: Range = (0.3, 0.9)
+    """Extent of the region, as a share of the picture's shorter side."""
+    grain: Range = (0.0, 2.5)
+    """Standard deviation of the sensor's noise, of 255, which is sharp where the picture is not."""
 
 
 def add_motion_blur(
@@ -91,6 +108,26 @@ def draw_path(rng: np.random.Generator, length: float, wander: float) -> NDArray
     steps = (length / speed.sum()) * speed[:, None] * np.stack([np.sin(heading), np.cos(heading)], 1)
     path = np.cumsum(steps, axis=0)
     return np.asarray(path - path.mean(0))
+
+
+def soften(
+    clean: NDArray[np.uint8], rng: np.random.Generator, config: FocusConfig | None = None
+) -> NDArray[np.uint8]:
+    """uint8 [H, W, 3], of some pictures all or a part out of focus, which no motion has to do with.
+
+    Light is spread over a disc, as lenses do; the generator's state decides everything.
+    """
+    config = config or FocusConfig()
+    if rng.random() >= config.soft:
+        return clean
+    radius = float(np.exp(rng.uniform(*np.log(config.radius))))
+    spread = cv2.filter2D(linear(clean), -1, _disc(radius), borderType=cv2.BORDER_REFLECT)
+    soft = coded(np.asarray(spread)) + rng.normal(0, rng.uniform(*config.grain), clean.shape)
+    part: Floats | float = 1.0
+    if rng.random() >= config.whole:
+        part = _alike(clean, rng, config.region)[..., None]
+        part = part if rng.random() < 0.5 else 1 - part
+    return np.asarray(np.clip(np.rint(clean + part * (soft - clean)), 0, 255), dtype=np.uint8)
 
 
 class ShakeKernels:
@@ -213,6 +250,14 @@ def _kernel(shifts: NDArray[np.float64], shares: NDArray[np.float64], radius: in
     return (kept * (kernel.sum() / kept.sum())).reshape(side, side).astype(np.float32)
 
 
+def _disc(radius: float) -> Floats:
+    """Shares of the light of a point, its edge softened by a pixel."""
+    reach = int(np.ceil(radius))
+    line = np.arange(-reach, reach + 1)
+    inside = np.clip(radius + 0.5 - np.hypot(line[:, None], line), 0, 1)
+    return np.asarray(inside / inside.sum(), dtype=np.float32)
+
+
 def _accumulate(total: Floats, light: Floats, kernel: Floats) -> None:
     """Add `light`, larger by the kernel's radius on each side, moved by each cell of the kernel."""
     height, width = total.shape[:2]
@@ -268,4 +313,5 @@ BLUR = Degradation(
     lambda clean, rng, dry, threshold: add_motion_blur(
         clean, rng, MotionConfig(dry=dry, threshold=threshold)
     ),
+    lookalike=soften,
 )

@@ -50,12 +50,29 @@ def test_the_dry_share_stays_as_it_is(entry, photos):
 
 
 def test_training_finds_it_by_its_name(entry, photos):
-    clean = photos[1][:64, :64]
+    clean, rng = photos[1][:64, :64], np.random.default_rng(3)
     made = degrade(Example(None, clean), np.random.default_rng(3), entry.name, dry=0.0, threshold=0.1)
-    degraded, mask = entry.draw(clean, np.random.default_rng(3), 0.0, 0.1)
+    clean = clean if entry.lookalike is None else entry.lookalike(clean, rng)
+    degraded, mask = entry.draw(clean, rng, 0.0, 0.1)
+    assert (made.clean == clean).all()
     assert (made.degraded == degraded).all()
     assert (made.mask == mask).all()
     assert measures(entry.name) == {entry.judged_on}
+
+
+def test_what_looks_like_it_is_in_the_clean_picture_too(entry, photos):
+    if entry.lookalike is None:
+        pytest.skip(f"nothing is taken for {entry.name} on purpose")
+    clean = photos[0][PLACES["whole"]]
+    kept, changed = clean.copy(), 0
+    for seed in range(12):
+        made = degrade(Example(None, clean), np.random.default_rng(seed), entry.name, dry=1.0)
+        assert (made.degraded == made.clean).all()
+        assert not made.mask.any()
+        assert (made.clean == entry.lookalike(clean, np.random.default_rng(seed))).all()
+        changed += (made.clean != clean).any()
+    assert (clean == kept).all()
+    assert 2 < changed < 10
 
 
 def test_names_are_told_apart(entry):

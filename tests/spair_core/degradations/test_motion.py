@@ -5,6 +5,7 @@ import pytest
 
 from spair_core.degradations.light import linear
 from spair_core.degradations.motion import (
+    FocusConfig,
     MotionConfig,
     ShakeKernels,
     add_motion_blur,
@@ -12,6 +13,7 @@ from spair_core.degradations.motion import (
     draw_path,
     move,
     shake,
+    soften,
 )
 from spair_core.masks import mask_from_pair
 
@@ -161,3 +163,43 @@ def test_any_size(size, config):
         blurred, mask = add_motion_blur(clean, np.random.default_rng(seed), config)
         assert blurred.shape == clean.shape
         assert mask.shape == size
+
+
+SOFT = FocusConfig(soft=1, whole=1, grain=(0, 0))
+
+
+def test_a_point_out_of_focus_is_a_disc_of_the_same_light():
+    night = np.zeros((41, 41, 3), np.uint8)
+    night[20, 20] = 255
+    disc = linear(soften(night, np.random.default_rng(0), replace(SOFT, radius=(4, 4))))[..., 1]
+    far = np.hypot(*(np.mgrid[:41, :41] - 20))
+    assert disc[far <= 3.4].std() < 0.02 * disc.max()
+    assert not disc[far >= 4.6].any()
+    assert disc.sum() == pytest.approx(1, rel=0.03)  # levels are rounded
+
+
+def test_even_ground_is_never_out_of_focus():
+    even = np.full((40, 50, 3), (10, 128, 240), np.uint8)
+    assert all((soften(even, np.random.default_rng(seed), SOFT) == even).all() for seed in range(5))
+
+
+def test_one_region_is_out_of_focus_or_all_but_it(photos):
+    clean = photos[0][100:260, 100:300]
+    config = replace(SOFT, whole=0, radius=(4, 4))
+    shares = [
+        (soften(clean, np.random.default_rng(seed), config) == clean).all(axis=2).mean() for seed in range(16)
+    ]
+    assert min(shares) < 0.35 < 0.7 < max(shares)
+
+
+def test_grain_is_sharp_where_the_picture_is_not():
+    even = np.full((64, 64, 3), 128, np.uint8)
+    grainy = soften(even, np.random.default_rng(0), replace(SOFT, grain=(2, 2)))
+    assert grainy.std() == pytest.approx(2, rel=0.1)
+    assert np.diff(grainy.astype(float), axis=1).std() == pytest.approx(2 * 2**0.5, rel=0.1)
+
+
+def test_some_pictures_are_out_of_focus(photos):
+    clean = photos[1][100:140, 100:140]
+    soft = [(soften(clean, np.random.default_rng(seed)) != clean).any() for seed in range(60)]
+    assert 12 < sum(soft) < 36
