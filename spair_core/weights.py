@@ -11,14 +11,16 @@ import json
 import lzma
 from dataclasses import dataclass, field
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
+from safetensors import SafetensorError, deserialize
 
-from spair_core.network import NetworkConfig, Spair
+from spair_core.network import NetworkConfig
+
+if TYPE_CHECKING:
+    import torch
+
+    from spair_core.network import Spair
 
 HEADER_KEY = "spair"
 MAX_HEADER_BYTES = 1 << 20
@@ -68,11 +70,13 @@ class ModelCard:
             ) from error
 
 
-def save(model: Spair, card: ModelCard, dtype: torch.dtype = torch.float32) -> bytes:
-    """A model file; `dtype` float16 halves its size (loading always gives float32)."""
-    tensors = {
-        name: value.detach().cpu().to(dtype).contiguous() for name, value in model.state_dict().items()
-    }
+def save(model: Spair, card: ModelCard, dtype: torch.dtype | None = None) -> bytes:
+    """A model file, in float32; `dtype` float16 halves its size (loading always gives float32)."""
+    import torch  # cards and the bytes of files are had without it
+    from safetensors.torch import save as save_tensors
+
+    kept = dtype or torch.float32
+    tensors = {name: value.detach().cpu().to(kept).contiguous() for name, value in model.state_dict().items()}
     return save_tensors(tensors, metadata={HEADER_KEY: card.to_json()})
 
 
@@ -90,18 +94,33 @@ def read_card(data: bytes) -> ModelCard:
     return ModelCard.from_json(metadata[HEADER_KEY])
 
 
-def load(data: bytes) -> tuple[Spair, ModelCard]:
-    """The model (float32, on the CPU, in evaluation mode) and its card. Raises WeightsError."""
+def check(data: bytes) -> ModelCard:
+    """The card of a model file that is whole; whether its tensors fit the network, `load` finds out.
+
+    Takes no torch. Raises WeightsError.
+    """
     card = read_card(data)
     try:
-        tensors = load_tensors(data)
+        deserialize(data)
     except SafetensorError as error:
         raise WeightsError(f"the model file is damaged or cut short: {error}") from error
+    return card
+
+
+def load(data: bytes) -> tuple[Spair, ModelCard]:
+    """The model (float32, on the CPU, in evaluation mode) and its card. Raises WeightsError."""
+    card = check(data)
+    from safetensors.torch import load as load_tensors
+
+    from spair_core.network import Spair
+
+    tensors = load_tensors(data)
     try:
         model = Spair(card.network)
         model.load_state_dict({name: value.float() for name, value in tensors.items()})
     except (RuntimeError, ValueError, TypeError) as error:
-        raise WeightsError(f"the tensors do not fit the configuration in the header: {error}") from error
+        told = " ".join(str(error).split())
+        raise WeightsError(f"the tensors do not fit the configuration in the header: {told}") from error
     return model.eval(), card
 
 

@@ -111,8 +111,15 @@ def test_what_takes_seconds_to_import_waits_until_it_is_used(path: Path) -> None
     assert not imported("\n".join(map(ast.unparse, at_once)), "") & SLOW_TO_IMPORT
 
 
-WITHOUT_TORCH = ("pipelines.restoration.pieces", "jobs.restore_bulk", "jobs.nightly_derain")
-"""What reads and writes files, and what tells of flags and errors: torch is two seconds of a core."""
+WITHOUT_TORCH = (
+    "pipelines.restoration.pieces",
+    "pipelines.restoration.stream",
+    "pipelines.services.models",
+    "jobs.restore_bulk",
+    "jobs.nightly_derain",
+)
+"""What reads and writes files, what tells of flags and errors, and all that the driver of a restoration does
+before and beside the work of its actors: torch is two seconds of a core."""
 
 
 def test_what_needs_no_torch_starts_without_it() -> None:

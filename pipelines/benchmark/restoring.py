@@ -32,8 +32,7 @@ from pipelines.restoration.restore import RestoreConfig, restore
 from pipelines.services import models
 from spair_core import inference
 from spair_core.footage import Reach
-from spair_core.inference import chosen, type_of
-from spair_core.network import lowered
+from spair_core.inference import chosen
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ def loop_rate(config: RestoringConfig) -> float:
 def _loop(files: Sequence[Path], name: str, out: str) -> tuple[int, float]:
     torch.set_num_threads(1)
     resolved = models.resolve(name)
-    model = lowered(models.load_here(resolved.data), type_of(chosen("auto", torch.device("cpu"))))
+    model = models.load_here(resolved.data, chosen("auto"))
     reach = Reach() if resolved.card.network.references else None
     started, frames = time.perf_counter(), 0
     for file in files:

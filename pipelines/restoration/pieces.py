@@ -37,9 +37,9 @@ from spair_core.footage import Reach
 if TYPE_CHECKING:
     from spair_core.inference import Chosen
 
-GIVEN_UP, UNCHANGED = "given up", "unchanged"
-"""What a row says in a verdict's place: of work that was not begun when the run was to stop, and of an item
-whose bytes are those that were settled before."""
+GIVEN_UP, UNCHANGED, UNUSABLE = "given up", "unchanged", "unusable model"
+"""What a row says in a verdict's place: of work that was not begun when the run was to stop, of an item whose
+bytes are those that were settled before, and of work that nobody could do with this model."""
 
 
 @dataclass(frozen=True)

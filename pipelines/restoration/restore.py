@@ -15,22 +15,21 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import ray
 
 from pipelines.restoration.lease import Lease
 from pipelines.restoration.ledger import Accounts, Ledger, Summary, by_chance
 from pipelines.restoration.manifest import DONE, IGNORED, OTHER, Manifest, Verdict
-from pipelines.restoration.pieces import GIVEN_UP, UNCHANGED, Work, join
+from pipelines.restoration.pieces import GIVEN_UP, UNCHANGED, UNUSABLE, Work, join
 from pipelines.restoration.plan import Forecast, Planned, Selection, Terms, beside, plan
 from pipelines.restoration.settings import Settings
-from pipelines.services import cluster, storage, tracking
+from pipelines.restoration.stream import Stream
+from pipelines.services import cluster, models, storage, tracking
+from pipelines.services.models import ModelError, ResolvedModel
 from pipelines.services.storage import StoredObject
 from spair_core.inference import Chosen, chosen
-
-if TYPE_CHECKING:
-    from pipelines.services.models import ResolvedModel
 
 FIRST_WINDOW_SECONDS = 3.0
 """For which the source is listed before work begins on what was found."""
@@ -108,7 +107,8 @@ def restore(config: RestoreConfig) -> Summary:
 
     Raises ValueError (source and destination overlap), NothingStoredError (the source is empty), ModelError,
     StorageError, TrackingError, UnavailableError and HeldError (another job has the destination) before any
-    work, TooManyLostError while it goes on; what happens to single items is in the summary and, all of it, in
+    work (but ModelError with the first of it where the file is whole and its tensors are of another network),
+    TooManyLostError while it goes on; what happens to single items is in the summary and, all of it, in
     the manifest. Where the run is interrupted, what is in hand is finished or given up, what is done is kept,
     and the interruption goes on to the caller.
     """
@@ -118,7 +118,7 @@ def restore(config: RestoreConfig) -> Summary:
     storage.check_writable(config.destination)
     tracking.check()
     cluster.check_answers()
-    model = _resolved(config.model)
+    model = models.found(config.model)
     config = _decided(config)
     begin = partial(_begin, config, model)
     with Lease(config.destination).held(60 * config.wait_minutes, _tell, meanwhile=begin) as lease:
@@ -138,12 +138,6 @@ def restore(config: RestoreConfig) -> Summary:
                 ledger.summary.seconds = time.monotonic() - started
                 _log(ledger, run)
     return ledger.summary
-
-
-def _resolved(spec: str) -> ResolvedModel:
-    from pipelines.services import models  # with torch, that flags and errors need not wait for
-
-    return models.resolve(spec)
 
 
 def _begin(config: RestoreConfig, model: ResolvedModel) -> None:
@@ -171,7 +165,7 @@ def forecast(config: RestoreConfig) -> Forecast:
     """What `restore` would do. Raises ValueError, ModelError, StorageError."""
     _check_apart(config.source, config.destination)
     config = _decided(config)
-    model = _resolved(config.model)
+    model = models.found(config.model)
     seen, book = Forecast(), Manifest(config.destination)
     for planned in _planned(config, model, book):
         seen.count(planned)
@@ -203,16 +197,14 @@ def _decided(config: RestoreConfig) -> RestoreConfig:
         cluster.connect()
         choice = ray.get(_gpus_choice.options(num_gpus=config.num_gpus).remote())
         return replace(config, precision=choice)
-    import torch
-
-    return replace(config, precision=chosen(config.precision, torch.device("cpu")))
+    return replace(config, precision=chosen(config.precision))
 
 
 @ray.remote(num_cpus=0)
 def _gpus_choice() -> Chosen:
     import torch
 
-    return chosen("auto", torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    return chosen("auto", "cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _restore_all(
@@ -293,13 +285,13 @@ def _restore_window(
 ) -> None:
     if not window:
         return
-    from pipelines.restoration.stream import Stream  # with torch
-
     cluster.connect()  # a later window may be the first with work
     ledger.begin(_items(window, config))
     coming = Stream(work, [{name: item[name] for name in ROW} for item in ledger.items.values()])
     try:
         for row in coming.rows():
+            if row["verdict"] == UNUSABLE:
+                raise ModelError(f"{config.model}: {row['error']}")
             _take(row, ledger)
             lease.check()
     except BaseException:
@@ -314,7 +306,7 @@ def _restore_window(
 def _take(row: dict[str, Any], ledger: Ledger) -> None:
     if row["verdict"] == UNCHANGED:
         ledger.confirm(row["key"])
-    elif row["verdict"] != GIVEN_UP:
+    elif row["verdict"] not in (GIVEN_UP, UNUSABLE):
         ledger.take(row)
 
 

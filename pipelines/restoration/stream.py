@@ -18,24 +18,25 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import pyarrow as pa
 import ray
 import ray.data
-import torch
 
 from pipelines.media import packed, unpacked
 from pipelines.restoration.manifest import FAILED, PASSED
-from pipelines.restoration.pieces import GIVEN_UP, Work, decode, encode
+from pipelines.restoration.pieces import GIVEN_UP, UNUSABLE, Work, decode, encode
 from pipelines.services import cluster, models
 from pipelines.services.quarantine import GivenUpError, Quarantine
 from spair_core import images, inference
 from spair_core.footage import Reach, Window
-from spair_core.inference import type_of
-from spair_core.network import lowered
 from spair_core.panels import before_after
+from spair_core.weights import WeightsError
+
+if TYPE_CHECKING:
+    from spair_core.network import Spair
 
 
 class Stream:
@@ -119,7 +120,13 @@ class _Restorer:
     """The actor: holds the model, and restores one picture or one run of frames a call."""
 
     def __init__(self, work: Work, quarantine: Quarantine) -> None:
-        self.model = lowered(models.load_here(work.model), type_of(work.precision))
+        import torch  # the driver, which only names this class, need not wait for it
+
+        self.unusable = ""
+        try:
+            self.model: Spair = models.load_here(work.model, work.precision)
+        except WeightsError as error:  # told with the rows: Ray would retry, and print what it thinks of it
+            self.unusable = str(error)
         cv2.setNumThreads(torch.get_num_threads())  # Ray holds torch to the actor's share of the machine
         self.work, self.quarantine = work, quarantine
 
@@ -132,6 +139,8 @@ class _Restorer:
         row = {**row, "model_seconds": 0.0, "degraded_share": 0.0, "panel_png": b""}
         if row["error"] or row["verdict"] == PASSED:
             return row
+        if self.unusable:
+            return {**row, "error": self.unusable, "verdict": UNUSABLE}
         try:
             with self.quarantine.hold(f"restore {row['key']} {row['part']}"):
                 return {**row, **self._restored(row)}

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from pipelines.services import storage, tracking
 from spair_core import memory, weights
-from spair_core.network import Spair
+from spair_core.inference import Chosen, type_of
 from spair_core.weights import ModelCard, WeightsError
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import RegisteredModel
+
+    from spair_core.network import Spair
 
 REGISTRY = "models:/"
 NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
@@ -59,14 +59,17 @@ class ResolvedModel:
         return weights.load(self.data)[0]
 
 
-def load_here(data: bytes) -> Spair:
+def load_here(data: bytes, precision: Chosen = "float32") -> Spair:
     """The network of a model file in evaluation mode, on the GPU of this Ray worker where it has one.
 
     Without one, the worker keeps the memory that it frees. Raises WeightsError.
     """
     import ray  # takes a third of a second, for which what restores without a cluster need not wait
+    import torch
 
-    model = weights.load(data)[0]
+    from spair_core.network import lowered
+
+    model = lowered(weights.load(data)[0], type_of(precision))
     if torch.cuda.is_available() and ray.get_gpu_ids():
         return model.to("cuda")
     memory.keep_freed()
@@ -78,9 +81,19 @@ def resolve(spec: str) -> ResolvedModel:
 
     Raises ModelError, which lists what there is; StorageError or TrackingError where it cannot be read.
     """
+    model = found(spec)
+    try:
+        model.build()
+    except WeightsError as error:
+        raise ModelError(f"{spec}: {error}") from error
+    return model
+
+
+def found(spec: str) -> ResolvedModel:
+    """The same for who does not need torch yet: that the tensors are the network's is not looked at."""
     uri, data = _read(spec)
     try:
-        weights.load(data)
+        weights.check(data)
     except WeightsError as error:
         raise ModelError(f"{spec}: {error}") from error
     return ResolvedModel(spec, uri, data)

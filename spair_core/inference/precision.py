@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -14,14 +15,17 @@ Chosen = Literal["float32", "bfloat16"]
 
 CAPABLE = (8, 0)
 """The compute capability from which GPUs multiply bfloat16."""
+INSTRUCTIONS = {"avx512_bf16", "amx_tile"}
+"""Those by which processors do, by Linux's names."""
+CPU_INFO = Path("/proc/cpuinfo")
 
 
-def chosen(precision: Precision, device: torch.device) -> Chosen:
-    """What `auto` is on this device; any other is itself."""
+def chosen(precision: Precision, device: str | torch.device = "cpu") -> Chosen:
+    """What `auto` is on this device; any other is itself. Of a processor it is said without torch."""
     if precision != "auto":
         return precision
-    has = _gpu_has_bfloat16 if device.type == "cuda" else _processor_has_bfloat16
-    return "bfloat16" if has(device) else "float32"
+    gpu = str(device).startswith("cuda")
+    return "bfloat16" if (_gpu_has_bfloat16(device) if gpu else _processor_has_bfloat16()) else "float32"
 
 
 def type_of(precision: Chosen) -> torch.dtype:
@@ -32,18 +36,20 @@ def type_of(precision: Chosen) -> torch.dtype:
     return dtype
 
 
-def _gpu_has_bfloat16(device: torch.device) -> bool:
+def _gpu_has_bfloat16(device: str | torch.device) -> bool:
     import torch
 
     return torch.cuda.get_device_capability(device) >= CAPABLE
 
 
-def _processor_has_bfloat16(_: torch.device) -> bool:
-    """By instructions of its own (AVX512-BF16, AMX); where they are emulated float32 is faster.
+def _processor_has_bfloat16() -> bool:
+    """By instructions of its own, as Linux lists them; where they are emulated float32 is faster.
 
-    torch asks for them by functions that not all of its versions have; then the answer is no.
+    Where nothing is listed, the answer is no.
     """
-    import torch
-
-    asked = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile"))
-    return any(ask() for ask in asked if ask)
+    try:
+        with CPU_INFO.open() as lines:  # a machine of hundreds of CPUs says the same of each of them
+            flags = next((line for line in lines if line.startswith("flags")), "")
+    except OSError:
+        return False
+    return not INSTRUCTIONS.isdisjoint(flags.split())

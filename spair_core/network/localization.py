@@ -15,23 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spair_core.network.blocks import DenseBlock, Rise, SqueezeExcitation, excited, moments
+from spair_core.network.configuration import LocalizerConfig
 
 PLACES = 5
 """Dense blocks, each of which may be followed by squeeze-and-excitation."""
-
-
-@dataclass(frozen=True)
-class LocalizerConfig:
-    """Widths at 1/2, 1/4 and 1/8 of the resolution, and the dense blocks' growth and layers there.
-
-    `squeeze` puts squeeze-and-excitation after each dense block.
-    """
-
-    channels: tuple[int, int, int] = (32, 48, 64)
-    growth: tuple[int, int, int] = (16, 16, 24)
-    encoder_layers: tuple[int, int, int] = (3, 3, 3)
-    decoder_layers: tuple[int, int] = (2, 2)
-    squeeze: bool = False
 
 
 @dataclass(frozen=True)

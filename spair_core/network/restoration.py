@@ -7,9 +7,6 @@ cost of a picture follows its degraded area (paper, section 3.2 and figure 2).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -26,26 +23,8 @@ from spair_core.network.blocks import (
     replace_rows,
     rows_of,
 )
+from spair_core.network.configuration import RestorerConfig
 from spair_core.network.localization import Localization
-
-
-@dataclass(frozen=True)
-class RestorerConfig:
-    """Widths and dense blocks at 1/2, 1/4, 1/8; `full_channels` and SC's growth also at full resolution.
-
-    `modulate`, `decoder` and `attention` choose among the paper's ablations; `guarded` turns on the
-    bounds that keep SFM and SNL stable.
-    """
-
-    channels: tuple[int, int, int] = (48, 72, 96)
-    growth: tuple[int, int, int] = (16, 24, 32)
-    layers: tuple[int, int, int] = (3, 3, 4)
-    full_channels: int = 16
-    sparse_growth: tuple[int, int, int, int] = (16, 24, 32, 48)
-    modulate: bool = True
-    decoder: Literal["sparse", "dense"] = "sparse"
-    attention: Literal["sparse", "full", "none"] = "sparse"
-    guarded: bool = True
 
 
 class DecoderBlock(nn.Module):

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -13,95 +12,13 @@ from torch import Tensor, nn
 
 from kernels import ActiveIndex, build_indices
 from spair_core.gpu import Replayed
-from spair_core.network.localization import Localization, Localizer, LocalizerConfig
-from spair_core.network.restoration import Restorer, RestorerConfig
-
-MULTIPLE = 8
-"""The networks' coarsest level is 1/8; other sizes are padded inside."""
+from spair_core.network.configuration import MULTIPLE, NetworkConfig
+from spair_core.network.localization import Localization, Localizer
+from spair_core.network.restoration import Restorer
 
 COARSE_SHARE = 1 / 8
 """At 1/4 and 1/8 a cell is degraded if at least this share of its pixels is: taking the maximum
 there as well would leave thin streaks with hardly a clean cell to draw on."""
-
-
-@dataclass(frozen=True)
-class NetworkConfig:
-    """Both networks. A pixel counts as degraded where Net_L's probability exceeds `binarize`.
-
-    With `references` they see beside a frame what its neighbours know of it (`spair_core.footage`).
-    """
-
-    localizer: LocalizerConfig = field(default_factory=LocalizerConfig)
-    restorer: RestorerConfig = field(default_factory=RestorerConfig)
-    binarize: float = 0.4
-    references: bool = False
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, as kept in a weights file's header."""
-        return asdict(self)
-
-    @staticmethod
-    def from_dict(values: dict[str, Any]) -> NetworkConfig:
-        """The inverse of `to_dict`. Raises TypeError or KeyError on another structure."""
-
-        def section(name: str) -> dict[str, Any]:
-            return {k: tuple(v) if isinstance(v, list) else v for k, v in values[name].items()}
-
-        return NetworkConfig(
-            LocalizerConfig(**section("localizer")),
-            RestorerConfig(**section("restorer")),
-            float(values["binarize"]),
-            bool(values.get("references", False)),
-        )
-
-
-def light() -> NetworkConfig:
-    """The preset for CPUs and for footage by the million."""
-    return NetworkConfig()
-
-
-def full() -> NetworkConfig:
-    """The preset with the paper's decoder widths (64, 128, 256)."""
-    return NetworkConfig(
-        LocalizerConfig(
-            channels=(48, 64, 96), growth=(24, 24, 32), encoder_layers=(4, 4, 4), decoder_layers=(3, 3)
-        ),
-        RestorerConfig(
-            channels=(64, 128, 256),
-            growth=(32, 48, 64),
-            layers=(4, 4, 4),
-            full_channels=32,
-            sparse_growth=(24, 32, 48, 64),
-        ),
-    )
-
-
-def paper() -> NetworkConfig:
-    """`full`, with SFM and SNL computed by the letter of equations 1 and 3-5 (no guards)."""
-    config = full()
-    return replace(config, restorer=replace(config.restorer, guarded=False), binarize=0.5)
-
-
-PRESETS: dict[str, Callable[[], NetworkConfig]] = {"light": light, "full": full, "paper": paper}
-"""By name."""
-
-
-def ablation(number: int, base: NetworkConfig | None = None) -> NetworkConfig:
-    """Net1 to Net5 of the paper's table 6, on the widths of `base` (default: light).
-
-    Raises ValueError for another number.
-    """
-    choices: dict[int, dict[str, Any]] = {
-        1: {"modulate": False, "decoder": "dense", "attention": "none"},
-        2: {"decoder": "dense", "attention": "none"},
-        3: {"attention": "none"},
-        4: {"attention": "full"},
-        5: {},
-    }
-    if number not in choices:
-        raise ValueError(f"the paper's ablations are Net1 to Net5, not Net{number}")
-    base = base or light()
-    return replace(base, restorer=replace(base.restorer, **choices[number]))
 
 
 @dataclass(frozen=True)

@@ -41,8 +41,10 @@ def test_other_files_are_refused(data, words):
 
 
 def test_damaged_files_are_refused(tiny_weights):
-    with pytest.raises(WeightsError, match="cut short"):
-        weights.load(tiny_weights[:-100])
+    for look in (weights.load, weights.check):
+        with pytest.raises(WeightsError, match="cut short"):
+            look(tiny_weights[:-100])
+    assert weights.check(tiny_weights) == weights.read_card(tiny_weights)
     _, card = weights.load(tiny_weights)
     with pytest.raises(WeightsError, match="do not fit"):
         weights.load(save({"a": torch.zeros(2)}, {"spair": card.to_json()}))

@@ -1,6 +1,7 @@
 """A bucket of pictures and clips, whole and broken ones, through the real pipeline."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.torch import load, save
 
 from pipelines.judging import promotion
 from pipelines.media import EncodeConfig, Encoding, Piece, clips, packed, tables, unpacked
@@ -109,7 +111,7 @@ def test_everything_gets_a_verdict_and_nothing_is_done_twice(
     def no_model_work(*_):
         raise AssertionError("nothing was left to do")
 
-    monkeypatch.setattr(stream, "Stream", no_model_work)
+    monkeypatch.setattr(restore, "Stream", no_model_work)
     again = restore.restore(config)
     assert again.already == 6
     assert again.count(RESTORED) == 0
@@ -249,6 +251,22 @@ def test_a_missing_model_lists_what_there_is():
         models.resolve("rain-huge")
 
 
+@pytest.mark.cluster
+def test_tensors_of_another_network_end_the_run_with_the_models_name(cluster, footage, mlflow_store, capfd):
+    """A whole file with a card: only where the network is built does it show, and that is on the actors."""
+    data = storage.read_bytes(f"{footage}/model")
+    tensors, card = load(data), weights.read_card(data)
+    name = next(iter(tensors))
+    other = save(tensors | {name: torch.zeros(3)}, {weights.HEADER_KEY: card.to_json()})
+    storage.write_bytes(f"{footage}/other", other)
+    config = RestoreConfig(f"{footage}/raw", f"{footage}/dry", model=f"{footage}/other", panels=0)
+    with pytest.raises(models.ModelError, match=f"other: the tensors do not fit .*{re.escape(name)}"):
+        restore.restore(config)
+    assert {item.verdict for item in Manifest(config.destination)} <= {REJECTED, IGNORED}
+    assert "Traceback" not in "".join(capfd.readouterr())
+    assert restore.restore(replace(config, model=f"{footage}/model")).count(RESTORED) == 3
+
+
 @pytest.mark.long
 @pytest.mark.cluster
 def test_a_killed_run_goes_on_where_it_was(cluster, footage, mlflow_store, photos, tmp_path):
@@ -264,7 +282,7 @@ def test_a_killed_run_goes_on_where_it_was(cluster, footage, mlflow_store, photo
             command, cwd=PROJECT, env=environment, stdout=log, stderr=log, start_new_session=True
         )
         try:
-            deadline = time.monotonic() + 120
+            deadline = time.monotonic() + 240
             while time.monotonic() < deadline and process.poll() is None:
                 if storage.exists(f"{footage}/done/_spair/journal"):
                     break
@@ -390,7 +408,7 @@ def test_windows_follow_one_another(cluster, footage, tmp_path, monkeypatch, mlf
     assert [item.key for item in Manifest(config.destination)] == [
         "broken.jpg", "cam1/a.png", "empty.png", "notes.txt"
     ]  # fmt: skip
-    monkeypatch.setattr(stream, "Stream", None)
+    monkeypatch.setattr(restore, "Stream", None)
     assert restore.restore(config).already == 3
 
 
@@ -454,7 +472,7 @@ def test_a_codec_that_is_asked_for_settles_nothing_that_was_written_in_another()
 
 @pytest.mark.parametrize("has", [True, False])
 def test_the_precision_is_chosen_by_the_processor_before_any_work(has, monkeypatch):
-    monkeypatch.setattr(precision, "_processor_has_bfloat16", lambda device: has)
+    monkeypatch.setattr(precision, "_processor_has_bfloat16", lambda: has)
     decided = restore._decided(RestoreConfig("/a", "/b"))
     assert decided.precision == ("bfloat16" if has else "float32")
     assert restore._decided(replace(decided, precision="float32")).precision == "float32"

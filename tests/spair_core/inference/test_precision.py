@@ -16,17 +16,30 @@ def test_what_was_asked_for_is_taken(name):
     assert precision.type_of(name) == getattr(torch, name)
 
 
-@pytest.mark.parametrize(("has", "expected"), [((), "float32"), (("amx_tile",), "bfloat16")])
-def test_auto_asks_the_processor(has, expected, monkeypatch):
-    for name in ("avx512_bf16", "amx_tile"):
-        monkeypatch.setattr(torch.cpu, f"_is_{name}_supported", lambda name=name: name in has, raising=False)
-    assert precision.chosen("auto", CPU) == expected
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("fpu sse avx512f avx512_bf16 fma", "bfloat16"),
+        ("fpu amx_tile", "bfloat16"),
+        ("fpu avx512f avx2", "float32"),
+        ("", "float32"),
+    ],
+)
+def test_auto_asks_the_processor(flags, expected, monkeypatch, tmp_path):
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nbugs\t: amx_tile\nflags\t\t: {flags}\n")
+    monkeypatch.setattr(precision, "CPU_INFO", tmp_path / "cpuinfo")
+    assert precision.chosen("auto", CPU) == precision.chosen("auto") == expected
 
 
-def test_a_torch_that_cannot_be_asked_stays_with_float32(monkeypatch):
-    for name in ("avx512_bf16", "amx_tile"):
-        monkeypatch.delattr(torch.cpu, f"_is_{name}_supported", raising=False)
+def test_a_system_that_does_not_list_them_stays_with_float32(monkeypatch, tmp_path):
+    monkeypatch.setattr(precision, "CPU_INFO", tmp_path / "none")
     assert precision.chosen("auto", CPU) == "float32"
+
+
+@pytest.mark.skipif(not hasattr(torch.cpu, "_is_avx512_bf16_supported"), reason="this torch cannot be asked")
+def test_the_processor_is_known_as_torch_knows_it():
+    known = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    assert precision.chosen("auto") == ("bfloat16" if known else "float32")
 
 
 @pytest.mark.parametrize(
