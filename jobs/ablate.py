@@ -18,7 +18,8 @@ from pipelines.data import pairs
 from pipelines.judging import evaluation, paper
 from pipelines.judging.evaluation import EvaluateConfig, plain
 from pipelines.services import models, storage
-from pipelines.training.train import TrainConfig, train
+from pipelines.training.settings import TrainConfig
+from pipelines.training.train import train
 
 RECIPE = TrainConfig(data=tyro.MISSING, storage=tyro.MISSING, name=tyro.MISSING)
 

@@ -17,7 +17,8 @@ from __future__ import annotations
 import tyro
 
 from jobs.entry import run
-from pipelines.training.train import TrainConfig, train
+from pipelines.training.settings import TrainConfig
+from pipelines.training.train import train
 from spair_core.learning import CropConfig, LearningConfig
 
 RECIPE = TrainConfig(

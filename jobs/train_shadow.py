@@ -11,7 +11,8 @@ from __future__ import annotations
 import tyro
 
 from jobs.entry import run
-from pipelines.training.train import TrainConfig, train
+from pipelines.training.settings import TrainConfig
+from pipelines.training.train import train
 
 RECIPE = TrainConfig(data=tyro.MISSING, storage=tyro.MISSING, name=tyro.MISSING, task="shadow", batch_size=8)
 

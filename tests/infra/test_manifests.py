@@ -17,7 +17,7 @@ from sqlalchemy.engine import make_url
 from infra import drain
 from jobs import entry
 from pipelines.restoration.restore import RestoreConfig
-from pipelines.training.train import TrainConfig
+from pipelines.training.settings import TrainConfig
 from tests.infra import manifests
 from tests.infra.manifests import INFRA, PROJECT
 

@@ -12,7 +12,7 @@ from pipelines.judging.evaluation import EvaluateConfig, SetResult, WorstGain
 from pipelines.judging.paper import Judged
 from pipelines.services import storage
 from pipelines.services.models import ModelError, ResolvedModel
-from pipelines.training.train import TrainConfig
+from pipelines.training.settings import TrainConfig
 from spair_core import images, inference, metrics, weights
 from spair_core.images import encode_png
 from spair_core.metrics import LabErrors

@@ -15,7 +15,8 @@ from pipelines.data import crop_stream, shards
 from pipelines.data.crop_stream import epoch_batches, plan_epoch
 from pipelines.data.shards import RowGroup
 from pipelines.services import models, storage
-from pipelines.training.train import TrainConfig, train
+from pipelines.training.settings import TrainConfig
+from pipelines.training.train import train
 from spair_core import images, weights
 from spair_core.images import encode_png
 from spair_core.learning import CropConfig, LearningConfig
