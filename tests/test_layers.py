@@ -26,28 +26,22 @@ NAMES = [str(path.relative_to(ROOT)) for path in PATHS]
 MOST_MODULES = 9
 """Of a room: as many as one sees at once."""
 
+MODELS = ("pipelines.services", "pipelines.services.models")
+"""Where models are had by name, and what that stands on."""
+
 ROOMS: dict[str, set[str]] = {
     "pipelines.services": set(),
+    "pipelines.services.models": {"pipelines.services"},
     "pipelines.media.packings": set(),
     "pipelines.media.video": set(),
     "pipelines.media": {"pipelines.media.packings", "pipelines.media.video"},
     "pipelines.data": {"pipelines.services", "pipelines.media"},
-    "pipelines.training": {"pipelines.services", "pipelines.data"},
-    "pipelines.restoration": {"pipelines.services", "pipelines.media"},
-    "pipelines.restoration.here": {"pipelines.services", "pipelines.media", "pipelines.restoration"},
-    "pipelines.judging": {"pipelines.services", "pipelines.media", "pipelines.data"},
-    "pipelines.reports": {
-        "pipelines.services",
-        "pipelines.media",
-        "pipelines.data",
-        "pipelines.restoration",
-    },
-    "pipelines.benchmark": {
-        "pipelines.services",
-        "pipelines.media",
-        "pipelines.data",
-        "pipelines.restoration",
-    },
+    "pipelines.training": {*MODELS, "pipelines.data"},
+    "pipelines.restoration": {*MODELS, "pipelines.media"},
+    "pipelines.restoration.here": {*MODELS, "pipelines.media", "pipelines.restoration"},
+    "pipelines.judging": {*MODELS, "pipelines.media", "pipelines.data"},
+    "pipelines.reports": {*MODELS, "pipelines.media", "pipelines.data", "pipelines.restoration"},
+    "pipelines.benchmark": {*MODELS, "pipelines.media", "pipelines.data", "pipelines.restoration"},
     "spair_core.images.formats": set(),
     "spair_core.images": {"spair_core.images.formats"},
     "spair_core.gpu": set(),

@@ -118,8 +118,8 @@ def _versions(first: bytes) -> None:
     raindrop = weights.save(model, replace(card, task="raindrop"))
     with tracking.run("models", "shipped") as run:
         for data in (*[first] * 6, better):
-            tracking.register_model("spair-rain", data, weights.read_card(data), run=run)
-        tracking.register_model("spair-raindrop", raindrop, weights.read_card(raindrop), run=run)
+            models.register("spair-rain", data, weights.read_card(data), run=run)
+        models.register("spair-raindrop", raindrop, weights.read_card(raindrop), run=run)
     for name in ("spair-rain", "spair-raindrop"):
         models.move_alias(name, "champion", 1, expected=None, versions=[1])
 

@@ -1,6 +1,6 @@
-"""What the other rooms stand on: object storage, the Ray cluster, MLflow, and models by any of their names.
+"""What the other rooms stand on: object storage, the Ray cluster, MLflow, and below it a room for models.
 
 It knows pictures and networks only as files.
 """
 
-__all__ = ["cluster", "faults", "models", "quarantine", "remote", "storage", "tracking"]
+__all__ = ["cluster", "faults", "quarantine", "remote", "storage", "tracking"]

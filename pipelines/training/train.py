@@ -14,7 +14,7 @@ from ray.train.torch import TorchTrainer
 
 from pipelines.data import shards
 from pipelines.data.shards import RowGroup, list_row_groups
-from pipelines.services import cluster, faults, storage, tracking
+from pipelines.services import cluster, faults, models, storage, tracking
 from pipelines.training.settings import TrainConfig
 from pipelines.training.worker import read_checkpoint, work
 from spair_core import weights
@@ -87,7 +87,7 @@ def _publish(
     storage.write_bytes(location, data)
     name = config.register_as or f"spair-{config.task}"
     digests = {uri: shards.digest(uri, "train") for uri in config.data}
-    origin = tracking.Origin(config, digests, measured, step=max(config.epochs - 1, 0))
-    version = tracking.register_model(name, data, card, run=run, origin=origin, tags={"weights": location})
+    origin = models.Origin(config, digests, measured, step=max(config.epochs - 1, 0))
+    version = models.register(name, data, card, run=run, origin=origin, tags={"weights": location})
     print(f"model: {location}\nregistered: models:/{name}/{version}", flush=True)
     return location

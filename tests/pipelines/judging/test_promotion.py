@@ -30,7 +30,7 @@ def scores(mlflow_store, tiny_weights, monkeypatch):
     card = weights.read_card(tiny_weights)
     with tracking.run("models", "three versions") as run:
         for _ in range(3):
-            tracking.register_model("rain", tiny_weights, card, run=run)
+            models.register("rain", tiny_weights, card, run=run)
     found = {f"models:/rain/{number}": 30.0 + number for number in (1, 2, 3)}
     monkeypatch.setattr(evaluation, "evaluate", lambda _, model: [result("a", found[model.uri])])
     return found

@@ -418,7 +418,7 @@ def _rolled_back_meanwhile(footage, patched):
     older = weights.save(weights.load(ours)[0], replace(weights.read_card(ours), provenance={"is": "older"}))
     with tracking.run("models", "two versions") as run:
         for version, data in enumerate((older, ours), 1):
-            tracking.register_model("night", data, weights.read_card(data), run=run)
+            models.register("night", data, weights.read_card(data), run=run)
             known = {"expected": version - 1 or None, "versions": range(1, version + 1)}
             models.move_alias("night", "champion", version, **known)
     take = restore._take

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,21 +18,13 @@ if TYPE_CHECKING:
     from spair_core.network import Spair
 
 REGISTRY = "models:/"
+WEIGHTS_FILE = "model.safetensors"
+"""Of a registered version, among its artifacts."""
 NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
-HISTORY = 100
-"""Moves of an alias that are remembered."""
-RECORD_MARK = "**Promotion**"
-"""Begins the part of a version's description that is written here."""
-DESCRIPTION_LENGTH = 5000
-"""What MLflow takes."""
 
 
 class ModelError(ValueError):
     """No model is there under this name; the message says what there is."""
-
-
-class AliasMovedError(RuntimeError):
-    """An alias points to another version than it did; the message says to which."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +111,7 @@ def _registered(spec: str) -> tuple[str, bytes]:
     with tempfile.TemporaryDirectory() as folder, tracking.explained():
         location = tracking.client().get_model_version_download_uri(name, str(version))
         path = download_artifacts(
-            artifact_uri=f"{location}/artifacts/{tracking.WEIGHTS_FILE}",
+            artifact_uri=f"{location}/artifacts/{WEIGHTS_FILE}",
             dst_path=folder,
             tracking_uri=tracking.store_uri(),
         )
@@ -141,7 +132,7 @@ def registered_version(spec: str) -> tuple[str, int]:
     name, slash, number = rest.rpartition("/") if "/" in rest else (rest, "", "")
     name, at, alias = name.rpartition("@") if "@" in name and not slash else (name, "", "")
     with tracking.explained():
-        found = _registered_model(spec, name)
+        found = registered_model(spec, name)
         newest = max((int(version.version) for version in found.latest_versions), default=0)
         if at:
             chosen = found.aliases.get(alias)
@@ -158,7 +149,8 @@ def registered_version(spec: str) -> tuple[str, int]:
     return name, int(chosen)
 
 
-def _registered_model(spec: str, name: str) -> RegisteredModel:
+def registered_model(spec: str, name: str) -> RegisteredModel:
+    """The one of this name, which `spec` asks for. Raises ModelError, which lists those that there are."""
     from mlflow.exceptions import MlflowException
 
     store = tracking.client()
@@ -183,53 +175,3 @@ def _has_version(name: str, number: str) -> bool:
             raise
         return False
     return True
-
-
-def aliased(name: str, alias: str) -> int | None:
-    """The version that an alias of a registered model points to, or None. Raises ModelError."""
-    with tracking.explained():
-        version = _registered_model(f"{REGISTRY}{name}", name).aliases.get(alias)
-    return None if version is None else int(version)
-
-
-def history(name: str, alias: str) -> list[int]:
-    """The versions that an alias was moved to, the last one last, as `move_alias` wrote them down."""
-    with tracking.explained():
-        tags = _registered_model(f"{REGISTRY}{name}", name).tags
-    return [int(number) for number in tags.get(f"{alias}.history", "").split()]
-
-
-def move_alias(name: str, alias: str, version: int, *, expected: int | None, versions: Sequence[int]) -> None:
-    """Point an alias to a version, and write down the `versions` it has pointed to.
-
-    Raises AliasMovedError where it points no more to the `expected` version: MLflow has no conditional
-    write, so this is looked up at the last moment. Raises TrackingError.
-    """
-    with tracking.explained():
-        store = tracking.client()
-        present = aliased(name, alias)
-        if present != expected:
-            raise AliasMovedError(
-                f"{name}@{alias} points to {_told(present)} now, not to {_told(expected)}: someone else "
-                "has moved it meanwhile; start again, to judge by that one"
-            )
-        kept = " ".join(str(number) for number in versions[-HISTORY:])
-        # First: were the alias moved without it, there would be no way back.
-        store.set_registered_model_tag(name, f"{alias}.history", kept)
-        store.set_registered_model_alias(name, alias, str(version))
-
-
-def _told(version: int | None) -> str:
-    return "no version" if version is None else f"version {version}"
-
-
-def record(name: str, version: int, tags: Mapping[str, str], text: str | None = None) -> None:
-    """Write tags on a version, and `text` below what its description says otherwise. Raises TrackingError."""
-    with tracking.explained():
-        store = tracking.client()
-        for key, value in tags.items():
-            store.set_model_version_tag(name, str(version), key, value[: tracking.TAG_LENGTH])
-        if text is not None:
-            own = (store.get_model_version(name, str(version)).description or "").partition(RECORD_MARK)[0]
-            whole = f"{own.rstrip()}\n\n{RECORD_MARK}\n{text}".lstrip()
-            store.update_model_version(name, str(version), whole[:DESCRIPTION_LENGTH])

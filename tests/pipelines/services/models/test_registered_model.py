@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.services import tracking
+from pipelines.services import models, tracking
 from spair_core import images, inference, weights
 
 ELSEWHERE = """
@@ -39,7 +39,7 @@ except Exception as error:
 @pytest.fixture
 def champion(mlflow_store, tiny_weights):
     with tracking.run("models", "one") as run:
-        tracking.register_model("rain", tiny_weights, weights.read_card(tiny_weights), run=run, tags={})
+        models.register("rain", tiny_weights, weights.read_card(tiny_weights), run=run, tags={})
     tracking.client().set_registered_model_alias("rain", "champion", "1")
 
 
