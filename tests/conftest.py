@@ -19,7 +19,7 @@ RAY_SETTINGS = {
     "RAY_AUTH_MODE": "disabled",
     # Workers wait for the next test. By default they end after a second, and imports are most of their work.
     "RAY_idle_worker_killing_time_threshold_ms": "600000",
-    "RAY_num_workers_soft_limit": "4",
+    "RAY_num_workers_soft_limit": "8",
     # By default they give way to everything else, such as the other half of the tests.
     "RAY_worker_niceness": "0",
     # Ray Train looks at its workers every two seconds, and every epoch waits to be looked at.
