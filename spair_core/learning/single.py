@@ -180,6 +180,27 @@ def _give_way(_: int) -> None:
     os.nice(10)  # steps go first: they keep the device busy
 
 
+def crops_of(windows: Tensor, config: SingleConfig, random: torch.Generator) -> Batch:
+    """A batch out of windows uint8 [N, planes, S, S], drawn at random, mirrored left to right at random."""
+    which = torch.randint(len(windows), (config.batch,), generator=random)
+    most = config.window - config.crop
+    top, left = torch.randint(most + 1, (2, config.batch, 1), generator=random)
+    line = torch.arange(config.crop)
+    columns = left + line
+    mirrored = torch.rand(config.batch, 1, generator=random) < 0.5
+    columns = torch.where(mirrored, columns.flip(1), columns)
+    at = [part.to(windows.device, non_blocking=True) for part in (which, top + line, columns)]
+    crops = windows.permute(0, 2, 3, 1)[at[0][:, None, None], at[1][:, :, None], at[2][:, None, :]]
+    return batch_of(crops.permute(0, 3, 1, 2), config)
+
+
+def batch_of(windows: Tensor, config: SingleConfig) -> Batch:
+    """Windows uint8 [N, planes, H, W] as a step takes them."""
+    parts = {name: windows[:, place].float() for name, place in config.planes.items()}
+    references = parts["references"] / 255 if config.footage else None
+    return Batch(parts["degraded"] / 255, parts["clean"] / 255, parts["mask"], references)
+
+
 class Pool:
     """Windows on the device; a thread fills it, steps draw from it."""
 
@@ -222,20 +243,7 @@ class Pool:
         """Crops of windows drawn at random, mirrored left to right at random."""
         self._wait()
         self.drawn += self.config.batch
-        config, random = self.config, self._random
-        which = torch.randint(min(self.made, config.pool), (config.batch,), generator=random)
-        most = config.window - config.crop
-        top, left = torch.randint(most + 1, (2, config.batch, 1), generator=random)
-        line = torch.arange(config.crop)
-        columns = left + line
-        mirrored = torch.rand(config.batch, 1, generator=random) < 0.5
-        columns = torch.where(mirrored, columns.flip(1), columns)
-        at = [part.to(self.windows.device, non_blocking=True) for part in (which, top + line, columns)]
-        crops = self.windows.permute(0, 2, 3, 1)[at[0][:, None, None], at[1][:, :, None], at[2][:, None, :]]
-        planes = crops.permute(0, 3, 1, 2).float()
-        parts = {name: planes[:, place] for name, place in config.planes.items()}
-        references = parts["references"] / 255 if config.footage else None
-        return Batch(parts["degraded"] / 255, parts["clean"] / 255, parts["mask"], references)
+        return crops_of(self.windows[: min(self.made, self.config.pool)], self.config, self._random)
 
     def _wait(self) -> None:
         while self.made < min(self.config.begin, self.config.pool) and not self._filling.done():
@@ -321,10 +329,10 @@ def _phase(model: Spair, phase: Phase, end: float, pool: Pool, config: SingleCon
     return trained.train()
 
 
-def started_from(name: str | None, preset: str, *, references: bool) -> Spair:
+def started_from(name: str | None, preset: str, *, references: bool, squeeze: bool = True) -> Spair:
     """The network, with shipped weights, those of a file, or random ones. Raises WeightsError."""
     base = network.PRESETS[preset]()
-    config = replace(base, references=references, localizer=replace(base.localizer, squeeze=True))
+    config = replace(base, references=references, localizer=replace(base.localizer, squeeze=squeeze))
     if name is None:
         return Spair(config)
     file = Path(name)
