@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from pipelines.media import Medium
-from pipelines.media.packings import streams
+from pipelines.media.packings import streams, tarballs
 from tests.pipelines.media.test_clips import make_clip
 
 Pixels = np.ndarray
@@ -111,3 +111,41 @@ SAMPLES: Mapping[str, Callable[[Path, list[Pixels]], list[Pixels]]] = {
 def sample(one: Medium, path: Path, photo: Pixels) -> list[Pixels]:
     """Write a file of that kind with frames 64x48, and give these."""
     return SAMPLES[one.name](path, [np.roll(photo[:48, :64], k, axis=1) for k in range(40)])
+
+
+def tar_of(
+    path: Path, *members: tuple[tarfile.TarInfo | str, bytes], format: int = tarfile.GNU_FORMAT
+) -> Path:
+    """A tar archive of (TarInfo or name, content)."""
+    with tarfile.open(path, "w", format=format) as archive:
+        for member, data in members:
+            info = tarfile.TarInfo(member) if isinstance(member, str) else member
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+def link(name: str, target: str, type: bytes = tarfile.SYMTYPE) -> tuple[tarfile.TarInfo, bytes]:
+    """A link as a member of `tar_of`."""
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = type, target
+    return info, b""
+
+
+def tarball_header(
+    name: str,
+    size: int,
+    extra: Mapping[bytes, bytes] | None = None,
+    type: bytes = b"0",
+    linkname: str = "",
+) -> bytes:
+    """The blocks before a member's content, with POSIX records."""
+    info = tarfile.TarInfo(name)
+    info.size, info.type, info.linkname = size, type, linkname
+    own = info.tobuf(tarfile.USTAR_FORMAT)
+    if not extra:
+        return own
+    records = b"".join(tarballs._record(key, value) for key, value in extra.items())
+    ahead = tarfile.TarInfo("ahead")
+    ahead.type, ahead.size = tarfile.XHDTYPE, len(records)
+    return ahead.tobuf(tarfile.USTAR_FORMAT) + records + bytes(-len(records) % 512) + own
