@@ -1,16 +1,10 @@
 """A bucket of pictures and clips, whole and broken ones, through the real pipeline."""
 
 import os
-import re
-import signal
-import subprocess
-import sys
 import tarfile
-import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from unittest import mock
 
 import mlflow
 import numpy as np
@@ -18,15 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from safetensors.torch import load, save
 
 from pipelines.judging import promotion
 from pipelines.media import EncodeConfig, Encoding, Piece, clips, packed, tables, unpacked
-from pipelines.restoration import ledger, pieces, restore, stream
+from pipelines.restoration import pieces, restore, stream
 from pipelines.restoration.manifest import FAILED, IGNORED, PASSED, REJECTED, RESTORED, Manifest, Verdict
 from pipelines.restoration.pieces import Work
 from pipelines.services import models, storage, tracking
-from pipelines.services.faults import TooManyLostError
 from pipelines.services.quarantine import Quarantine
 from spair_core import images, inference, weights
 from spair_core.footage import Reach, Window, windows
@@ -38,26 +30,6 @@ from tests.pipelines.media.test_clips import make_clip, sound, times
 
 PROJECT = Path(__file__).resolve().parents[3]
 RestoreConfig = partial(restore.RestoreConfig, actors=1)  # each is a process that loads a model
-
-
-@pytest.fixture
-def footage(photos, s3, tmp_path, tiny_weights):
-    frames = [np.roll(photos[0][:48, :64], i, axis=1) for i in range(40)]
-    clip = make_clip(tmp_path / "clip.mp4", frames, sound=True).read_bytes()
-    files = {
-        "cam1/a.png": encode_png(photos[0][:40, :60]),
-        "cam1/b.png": encode_png(photos[1][:33, :21]),
-        "cam2/drive.mp4": clip,
-        "cam2/cut.mp4": clip[:2000],
-        "broken.jpg": b"\xff\xd8\xff nonsense",
-        "empty.png": b"",
-        "notes.txt": b"hello",
-        "model": tiny_weights,
-    }
-    for key, data in files.items():
-        prefix = s3 if key == "model" else f"{s3}/raw"
-        storage.write_bytes(f"{prefix}/{key}", data)
-    return s3
 
 
 def work(model, **values):
@@ -249,134 +221,6 @@ def test_overlapping_places_are_refused():
 def test_a_missing_model_lists_what_there_is():
     with pytest.raises(models.ModelError, match="rain-light"):
         models.resolve("rain-huge")
-
-
-@pytest.mark.cluster
-def test_tensors_of_another_network_end_the_run_with_the_models_name(cluster, footage, mlflow_store, capfd):
-    """A whole file with a card: only where the network is built does it show, and that is on the actors."""
-    data = storage.read_bytes(f"{footage}/model")
-    tensors, card = load(data), weights.read_card(data)
-    name = next(iter(tensors))
-    other = save(tensors | {name: torch.zeros(3)}, {weights.HEADER_KEY: card.to_json()})
-    storage.write_bytes(f"{footage}/other", other)
-    config = RestoreConfig(f"{footage}/raw", f"{footage}/dry", model=f"{footage}/other", panels=0)
-    with pytest.raises(models.ModelError, match=f"other: the tensors do not fit .*{re.escape(name)}"):
-        restore.restore(config)
-    assert {item.verdict for item in Manifest(config.destination)} <= {REJECTED, IGNORED}
-    assert "Traceback" not in "".join(capfd.readouterr())
-    assert restore.restore(replace(config, model=f"{footage}/model")).count(RESTORED) == 3
-
-
-@pytest.mark.long
-@pytest.mark.cluster
-def test_a_killed_run_goes_on_where_it_was(cluster, footage, mlflow_store, photos, tmp_path):
-    for i in range(24):
-        storage.write_bytes(f"{footage}/many/{i:02d}.png", encode_png(photos[i % 4][:200, :300]))
-    config = RestoreConfig(f"{footage}/many", f"{footage}/done", model=f"{footage}/model", panels=0, actors=1)
-    command = [sys.executable, "jobs/restore_bulk.py", "--source", config.source]
-    command += ["--destination", config.destination, "--model", config.model, "--panels", "0"]
-    command += ["--actors", str(config.actors)]
-    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
-    with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen(
-            command, cwd=PROJECT, env=environment, stdout=log, stderr=log, start_new_session=True
-        )
-        try:
-            deadline = time.monotonic() + 240
-            while time.monotonic() < deadline and process.poll() is None:
-                if storage.exists(f"{footage}/done/_spair/journal"):
-                    break
-                time.sleep(0.2)
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    journalled = {item.key for item in Manifest(config.destination)}
-    assert journalled, (tmp_path / "log").read_text()
-    assert len(journalled) < 24
-    assert restore.restore(config).already == len(journalled)
-    assert [item.verdict for item in Manifest(config.destination)] == [RESTORED] * 24
-
-
-@pytest.mark.cluster
-def test_what_kills_its_process_costs_only_itself(cluster, footage, photos, mlflow_store, monkeypatch):
-    for i, name in enumerate(("good", "heavy", "poison")):
-        storage.write_bytes(f"{footage}/night/{name}.png", encode_png(photos[i][:40, :60]))
-    config = RestoreConfig(f"{footage}/night", f"{footage}/dry", model=f"{footage}/model", panels=0)
-    decode = pieces.decode
-
-    def die(*_, **__):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    def poisoned(item, reach, encoding, quarantine):
-        deadly = item["key"] == "poison.png"
-        with mock.patch.object(images, "decode", die if deadly else images.decode):
-            yield from decode(item, reach, encoding, quarantine)
-
-    class TooHeavy(stream._Restorer):
-        def _restored(self, row):
-            return die() if row["key"] == "heavy.png" else super()._restored(row)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(stream, "decode", poisoned)
-        patched.setattr(stream, "_Restorer", TooHeavy)
-        summary = restore.restore(config)
-    assert summary.count(FAILED) == 2
-    outcome = {item.key: (item.verdict, item.reason) for item in Manifest(config.destination)}
-    assert outcome.pop("good.png") == (RESTORED, "")
-    assert all(verdict == FAILED and "died 2 times" in reason for verdict, reason in outcome.values())
-    again = restore.restore(config)
-    assert (again.already, again.count(RESTORED)) == (1, 2)
-
-
-@pytest.mark.cluster
-def test_a_run_that_is_stopped_keeps_what_is_done_and_gives_up_the_rest(
-    cluster, footage, photos, mlflow_store, monkeypatch
-):
-    for i in range(16):
-        storage.write_bytes(f"{footage}/many/{i:02d}.png", encode_png(photos[i % 4][:100, :150]))
-    config = RestoreConfig(f"{footage}/many", f"{footage}/done", model=f"{footage}/model", panels=1)
-    taken, take, decode = [], restore._take, pieces.decode
-
-    def one_after_the_first_verdict(item, reach, encoding, quarantine):
-        until = time.monotonic() + 60
-        while item["key"] > "02" and not storage.exists(f"{footage}/taken"):
-            assert time.monotonic() < until, (
-                "what was done first has not been taken while the next was in hand"
-            )
-            time.sleep(0.1)
-        yield from decode(item, reach, encoding, quarantine)
-
-    def stopped_after_two(row, ledger):
-        take(row, ledger)
-        taken.append(row["key"])
-        if len(taken) == 2:
-            storage.write_bytes(f"{footage}/taken", b"")
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(restore, "_take", stopped_after_two)
-        patched.setattr(stream, "decode", one_after_the_first_verdict)
-        with pytest.raises(KeyboardInterrupt):
-            restore.restore(config)
-    done = {item.key for item in Manifest(config.destination)}
-    assert set(taken[:2]) <= done < {f"{i:02d}.png" for i in range(16)}
-    there = {item.key for item in storage.list_objects(config.destination) if item.key.endswith(".png")}
-    assert {key for key in there if not key.startswith("_spair")} == done  # nothing is done without a verdict
-    again = restore.restore(config)
-    assert (again.already, again.count(RESTORED)) == (len(done), 16 - len(done))
-
-
-@pytest.mark.cluster
-def test_a_run_stops_by_itself_where_most_items_are_lost(cluster, footage, mlflow_store, monkeypatch):
-    for i in range(8):
-        storage.write_bytes(f"{footage}/bad/{i}.png", b"no picture")
-    monkeypatch.setattr(ledger, "ENOUGH", 5)
-    monkeypatch.setattr(ledger, "FLUSH_SECONDS", 0)
-    config = RestoreConfig(f"{footage}/bad", f"{footage}/none", model=f"{footage}/model", panels=0)
-    with pytest.raises(TooManyLostError, match=r"100% of . items could not be restored .*: not a picture"):
-        restore.restore(config)
-    assert restore.restore(replace(config, max_lost_share=1)).already >= 5
 
 
 @pytest.mark.cluster
