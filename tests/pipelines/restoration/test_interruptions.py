@@ -12,6 +12,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+import ray
 import torch
 from safetensors.torch import load, save
 
@@ -51,7 +52,8 @@ def test_a_killed_run_goes_on_where_it_was(cluster, footage, mlflow_store, photo
     command = [sys.executable, "jobs/restore_bulk.py", "--source", config.source]
     command += ["--destination", config.destination, "--model", config.model, "--panels", "0"]
     command += ["--actors", str(config.actors)]
-    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    head = ray.get_runtime_context().gcs_address
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT), "RAY_ADDRESS": head}
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(
             command, cwd=PROJECT, env=environment, stdout=log, stderr=log, start_new_session=True
