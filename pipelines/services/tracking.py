@@ -1,4 +1,4 @@
-"""MLflow: runs that can be resumed by name, their metrics and pictures, and registered models.
+"""MLflow: runs that can be resumed by name, their metrics and pictures.
 
 The store is MLFLOW_TRACKING_URI. Without it, everything goes to `mlflow.db` in the working directory,
 and files to `mlruns` beside it; look at them with `mlflow ui --backend-store-uri sqlite:///mlflow.db`.
