@@ -33,7 +33,8 @@ def connect(num_cpus: int | None = None, *, worker_output: bool = False) -> None
 
     An embedded cluster has `num_cpus` CPUs (default: the machine's) and no dashboard. `worker_output`
     prints here what the workers print.
-    Raises UnavailableError where RAY_ADDRESS names a cluster that does not answer.
+    Raises UnavailableError where RAY_ADDRESS names a cluster that does not answer, or where none can be
+    started here at the second try.
     """
     if ray.is_initialized():
         return
@@ -59,13 +60,28 @@ def _embed(num_cpus: int | None, worker_output: bool) -> None:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     # By default workers give way to whatever else runs on the machine; here they are the job itself.
     os.environ.setdefault("RAY_worker_niceness", "0")
-    ray.init(
-        address="local",
-        num_cpus=num_cpus,
-        include_dashboard=False,
-        _node_ip_address="127.0.0.1",
-        logging_level=logging.ERROR,
-        log_to_driver=worker_output,
+    for attempts_left in (1, 0):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                include_dashboard=False,
+                _node_ip_address="127.0.0.1",
+                logging_level=logging.ERROR,
+                log_to_driver=worker_output,
+            )
+            return
+        except Exception as error:  # Ray has no class for it: on a busy machine its processes come too late
+            ray.shutdown()
+            if not attempts_left:
+                raise UnavailableError(_none_started(error)) from error
+
+
+def _none_started(error: Exception) -> str:
+    return (
+        f"no Ray cluster could be started on this machine: {' '.join(str(error).split())} Is it busy, or "
+        "short of memory? Ray's own words are in /tmp/ray/session_latest/logs; start again, or set "
+        "RAY_ADDRESS to a cluster that runs"
     )
 
 

@@ -105,7 +105,7 @@ def test_the_whole_demo_keeps_to_loopback(
             time.sleep(0.5)
         assert process.stdout is not None
         lines = process.stdout.read().splitlines()
-    assert process.returncode == 0
+    assert process.returncode == 0, "\n".join(lines)
     assert heard == {"127.0.0.1"}
     verdicts = {
         line.split()[0]: line.split()[1] for line in lines if line.startswith(("front/", "rear/", "stills/"))

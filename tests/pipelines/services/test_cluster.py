@@ -1,0 +1,48 @@
+"""The embedded cluster, where the machine is too busy for it."""
+
+import pytest
+import ray
+
+from pipelines.services import cluster
+from pipelines.services.faults import UnavailableError
+
+
+@pytest.fixture
+def starts(monkeypatch):
+    """What `ray.init` does, one after another; an Exception is raised."""
+    outcomes = []
+
+    def start(**_):
+        outcome = outcomes.pop(0)
+        if outcome is not None:
+            raise outcome
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", start)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    return outcomes
+
+
+LATE = Exception("The current node timed out during startup. This\ncould happen.")
+
+
+def test_a_cluster_that_comes_too_late_is_started_once_more(starts):
+    starts += [LATE, None]
+    cluster.connect(1)
+    assert starts == []
+
+
+def test_one_that_never_comes_is_told_in_a_line(starts):
+    starts += [LATE, LATE]
+    with pytest.raises(UnavailableError, match=r"startup\. This could happen\. Is it busy") as told:
+        cluster.connect(1)
+    assert "\n" not in str(told.value)
+    assert starts == []
+
+
+def test_an_interruption_is_none_of_these(starts):
+    starts += [KeyboardInterrupt(), None]
+    with pytest.raises(KeyboardInterrupt):
+        cluster.connect(1)
+    assert starts == [None]
