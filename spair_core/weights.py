@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import lzma
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -100,21 +102,20 @@ def check(data: bytes) -> ModelCard:
     Takes no torch. Raises WeightsError.
     """
     card = read_card(data)
-    try:
+    with _of_a_whole_file():
         deserialize(data)
-    except SafetensorError as error:
-        raise WeightsError(f"the model file is damaged or cut short: {error}") from error
     return card
 
 
 def load(data: bytes) -> tuple[Spair, ModelCard]:
     """The model (float32, on the CPU, in evaluation mode) and its card. Raises WeightsError."""
-    card = check(data)
     from safetensors.torch import load as load_tensors
 
     from spair_core.network import Spair
 
-    tensors = load_tensors(data)
+    card = read_card(data)
+    with _of_a_whole_file():
+        tensors = load_tensors(data)
     try:
         model = Spair(card.network)
         model.load_state_dict({name: value.float() for name, value in tensors.items()})
@@ -122,6 +123,14 @@ def load(data: bytes) -> tuple[Spair, ModelCard]:
         told = " ".join(str(error).split())
         raise WeightsError(f"the tensors do not fit the configuration in the header: {told}") from error
     return model.eval(), card
+
+
+@contextmanager
+def _of_a_whole_file() -> Iterator[None]:
+    try:
+        yield
+    except SafetensorError as error:
+        raise WeightsError(f"the model file is damaged or cut short: {error}") from error
 
 
 def digest(data: bytes) -> str:

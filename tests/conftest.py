@@ -56,9 +56,7 @@ def photos() -> list[np.ndarray]:
 @pytest.fixture(scope="session")
 def tiny_config():
     """A network small enough to run in milliseconds."""
-    from spair_core.network import NetworkConfig
-    from spair_core.network.localization import LocalizerConfig
-    from spair_core.network.restoration import RestorerConfig
+    from spair_core.network import LocalizerConfig, NetworkConfig, RestorerConfig
 
     return NetworkConfig(
         LocalizerConfig(

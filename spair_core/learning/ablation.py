@@ -14,7 +14,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -24,7 +24,17 @@ from torch import Tensor
 
 from spair_core.learning.learner import Batch, Learner, Phase
 from spair_core.learning.pack import Pack, PackError, read_pack
-from spair_core.learning.single import WARM_UP, Draws, SingleConfig, batch_of, crops_of, started_from
+from spair_core.learning.single import (
+    WARM_UP,
+    Draws,
+    SingleConfig,
+    add_flags,
+    batch_of,
+    check_crop,
+    crops_of,
+    started_from,
+    told,
+)
 from spair_core.metrics import psnr_y
 from spair_core.network import Spair
 from spair_core.weights import WeightsError
@@ -100,15 +110,17 @@ class AblationConfig:
         )
 
 
+LEARNT = ("rain+raindrop", 0.3)
+"""Task, and share of windows without any, of what is learnt from."""
 JUDGED = {"streaks": ("rain", 0.0), "drops": ("raindrop", 0.0), "dry": ("rain", 1.0)}
-"""Task, and share of windows without any, of what is judged."""
+"""The same of what is judged."""
 
 
 def ablate(
     pack: Pack, held_out: Pack, start: str | None, config: AblationConfig, device: torch.device
 ) -> dict[str, dict[str, float]]:
     """Of each variant the scores of `judge` on each kind of windows. Raises WeightsError."""
-    learnt = drawn(pack, config.single("rain+raindrop", 0.3), config.windows)
+    learnt = drawn(pack, config.single(*LEARNT), config.windows)
     judged = {
         kind: drawn(held_out, config.single(task, dry), config.judged, alone=0.0, seed=1)
         for kind, (task, dry) in JUDGED.items()
@@ -138,7 +150,7 @@ def learn(
     """A network that has learnt from the windows what is seen of them; its averaged weights."""
     torch.manual_seed(config.seed)
     model = started_from(start, "light", references=True, squeeze=seen.squeeze).to(device).train()
-    single, random = config.single("rain+raindrop", 0.3), torch.Generator().manual_seed(config.seed)
+    single, random = config.single(*LEARNT), torch.Generator().manual_seed(config.seed)
     phases: tuple[tuple[Phase, int], ...] = (("localize", config.localize), ("joint", config.joint))
     for phase, steps in phases:
         learner = Learner(model, phase, single.learning(device))
@@ -183,16 +195,16 @@ def _levels(pictures: Tensor) -> np.ndarray:
     return levels.permute(0, 2, 3, 1).cpu().numpy()
 
 
-def told(table: Mapping[str, Mapping[str, float]]) -> str:
+def shown(table: Mapping[str, Mapping[str, float]]) -> str:
     """The scores as a table in Markdown."""
     lines = [
         "| seen | F1 in streaks | dB gained | F1 behind drops | dB gained | marked of dry ones | dB |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, of in table.items():
-        shown = [f"{of[f'{kind} f1']:.3f} | {of[f'{kind} gain']:+.2f}" for kind in ("streaks", "drops")]
+        scores = [f"{of[f'{kind} f1']:.3f} | {of[f'{kind} gain']:+.2f}" for kind in ("streaks", "drops")]
         dry = f"{of['dry marked']:.2%} | {of['dry gain']:+.2f}"
-        lines.append(f"| {name} | {' | '.join(shown)} | {dry} |")
+        lines.append(f"| {name} | {' | '.join(scores)} | {dry} |")
     return "\n".join(lines)
 
 
@@ -207,11 +219,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--held-out", type=Path, required=True, help="another, to be judged on")
     parser.add_argument("--start-from", help="shipped weights or a model file; by default random ones")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
-    for field in fields(AblationConfig):
-        kind = type(field.default)
-        parser.add_argument(f"--{field.name}", type=kind, default=field.default, metavar=kind.__name__)
+    add_flags(parser, AblationConfig)
     flags = parser.parse_args(arguments)
-    config = AblationConfig(**{field.name: getattr(flags, field.name) for field in fields(AblationConfig)})
+    config = told(AblationConfig, flags)
+    check_crop(config.crop, config.window)
     cv2.setNumThreads(1)
     try:
         pack, held_out = read_pack(flags.pack), read_pack(flags.held_out)
@@ -220,7 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         table = ablate(pack, held_out, flags.start_from, config, torch.device(flags.device))
     except (PackError, WeightsError) as error:
         sys.exit(f"{error}")
-    print(told(table))
+    print(shown(table))
 
 
 if __name__ == "__main__":

@@ -19,9 +19,9 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import cv2
 import numpy as np
@@ -44,6 +44,8 @@ from spair_core.learning.pack import Pack, PackError, SharedPack, read_pack
 from spair_core.learning.samples import CropConfig, columns_of, crop_of, filmed
 from spair_core.network import Spair
 from spair_core.weights import ModelCard, WeightsError
+
+Config = TypeVar("Config")
 
 WIDTHS = {"degraded": 3, "clean": 3, "mask": 1, "references": 6}
 """Planes of a window in the pool, the references' last where there are any."""
@@ -347,10 +349,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the flags and train."""
     flags = _parser().parse_args(arguments)
     began = time.perf_counter()
-    values = {name: getattr(flags, name) for name in SingleConfig.__dataclass_fields__}
-    config = SingleConfig(**values)
-    if config.crop % network.MULTIPLE or not config.crop <= config.window:
-        sys.exit(f"--crop must be a multiple of {network.MULTIPLE} and at most --window ({config.window})")
+    config = told(SingleConfig, flags)
+    check_crop(config.crop, config.window)
     try:
         pack = read_pack(flags.pack)
         model = started_from(flags.start_from, flags.preset, references=config.footage)
@@ -364,7 +364,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "preset": flags.preset,
         "started from": flags.start_from or "random weights",
         "data": f"{len(pack.photographs)} photographs, {len(pack.clips)} clips, {len(pack.pairs)} pairs",
-        "settings": json.dumps(values),
+        "settings": json.dumps(asdict(config)),
         "device": torch.cuda.get_device_name() if flags.device == "cuda" else flags.device,
     }
     run = _Run(flags.out, ModelCard(model.config, config.task, CropConfig.mask_threshold, facts), began)
@@ -384,14 +384,28 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
     tasks = (*(one.name for one in DEGRADATIONS), *JOINT)
     parser.add_argument("--task", choices=tasks, default=SingleConfig.task, help="what is to be taken away")
-    for name, field in SingleConfig.__dataclass_fields__.items():
-        if name == "task":
-            continue
-        kind = type(field.default)
-        parser.add_argument(
-            f"--{name.replace('_', '-')}", type=kind, default=field.default, metavar=kind.__name__
-        )
+    add_flags(parser, SingleConfig, but=("task",))
     return parser
+
+
+def add_flags(parser: argparse.ArgumentParser, config: type, but: Sequence[str] = ()) -> None:
+    """A flag for each field of a flat dataclass of numbers, `but` some."""
+    for field in fields(config):
+        if field.name not in but:
+            kind = type(field.default)
+            name = f"--{field.name.replace('_', '-')}"
+            parser.add_argument(name, type=kind, default=field.default, metavar=kind.__name__)
+
+
+def told(config: type[Config], flags: argparse.Namespace) -> Config:
+    """The dataclass that the flags tell of."""
+    return config(**{field.name: getattr(flags, field.name) for field in fields(cast(Any, config))})
+
+
+def check_crop(crop: int, window: int) -> None:
+    """End with a word where crops do not fit the network, or their windows."""
+    if crop % network.MULTIPLE or not crop <= window:
+        sys.exit(f"--crop must be a multiple of {network.MULTIPLE} and at most --window ({window})")
 
 
 if __name__ == "__main__":

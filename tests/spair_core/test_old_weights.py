@@ -7,9 +7,7 @@ import torch
 from safetensors.torch import save
 
 from spair_core import inference, weights
-from spair_core.network import NetworkConfig, Spair
-from spair_core.network.localization import LocalizerConfig
-from spair_core.network.restoration import RestorerConfig
+from spair_core.network import LocalizerConfig, NetworkConfig, RestorerConfig, Spair
 
 HEADER = (
     '{"mask_threshold": 0.05, "network": {"binarize": 0.4, "localizer": {"channels": [8, 8, 8], '

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipelines.services import storage, tracking
 from spair_core import memory, weights
@@ -72,19 +73,18 @@ def resolve(spec: str) -> ResolvedModel:
 
     Raises ModelError, which lists what there is; StorageError or TrackingError where it cannot be read.
     """
-    model = found(spec)
-    try:
-        model.build()
-    except WeightsError as error:
-        raise ModelError(f"{spec}: {error}") from error
-    return model
+    return _looked_at(spec, weights.load)
 
 
 def found(spec: str) -> ResolvedModel:
     """The same for who does not need torch yet: that the tensors are the network's is not looked at."""
+    return _looked_at(spec, weights.check)
+
+
+def _looked_at(spec: str, look: Callable[[bytes], Any]) -> ResolvedModel:
     uri, data = _read(spec)
     try:
-        weights.check(data)
+        look(data)
     except WeightsError as error:
         raise ModelError(f"{spec}: {error}") from error
     return ResolvedModel(spec, uri, data)

@@ -4,7 +4,6 @@ import os
 import tarfile
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import mlflow
 import numpy as np
@@ -28,7 +27,6 @@ from spair_core.network import Spair, lowered
 from tests.pipelines.media.samples import make_archive, make_table
 from tests.pipelines.media.test_clips import make_clip, sound, times
 
-PROJECT = Path(__file__).resolve().parents[3]
 RestoreConfig = partial(restore.RestoreConfig, actors=1)  # each is a process that loads a model
 
 

@@ -36,15 +36,15 @@ def test_all_are_judged_on_all(drive):
     assert list(table) == list(VARIANTS)
     kinds = {f"{kind} {score}" for kind in ablation.JUDGED for score in ("f1", "marked", "gain")}
     assert all(set(scores) == kinds for scores in table.values())
-    lines = ablation.told(table).splitlines()
+    lines = ablation.shown(table).splitlines()
     assert len({line.count("|") for line in lines}) == 1
     assert len(lines) == len(VARIANTS) + 2
 
 
 def test_all_learn_from_the_same_crops(drive, monkeypatch):
     """Else it would be chance that is compared."""
-    windows = ablation.drawn(drive, SMALL.single("rain+raindrop", 0.3), SMALL.windows)
-    again = ablation.drawn(drive, SMALL.single("rain+raindrop", 0.3), SMALL.windows)
+    windows = ablation.drawn(drive, SMALL.single(*ablation.LEARNT), SMALL.windows)
+    again = ablation.drawn(drive, SMALL.single(*ablation.LEARNT), SMALL.windows)
     assert torch.equal(windows, again)
     taken = []
     step = ablation.Learner.step
@@ -86,6 +86,8 @@ def test_the_command_prints_a_table(drive, tmp_path, capsys, monkeypatch):
     small = [f"--{field.name}={getattr(SMALL, field.name)}" for field in fields(AblationConfig)]
     ablation.main(["drives", "--held-out", "others", "--device", "cpu", "--start-from", "rain-light", *small])
     assert capsys.readouterr().out.splitlines()[-1].startswith("| x | ")
+    with pytest.raises(SystemExit, match="a multiple of 8"):
+        ablation.main(["drives", "--held-out", "others", "--crop", "20"])
     with pytest.raises(SystemExit, match="need clips of dry drives"):
         ablation.main(["drives", "--held-out", "none", "--device", "cpu"])
     monkeypatch.undo()

@@ -4,13 +4,7 @@ import pytest
 
 from pipelines.services import models, tracking
 from pipelines.services.models import AliasMovedError
-from spair_core import weights
-
-
-def registered(name, data, count=1):
-    with tracking.run("models", name) as run:
-        for _ in range(count):
-            models.register(name, data, weights.read_card(data), run=run)
+from tests.pipelines.services.models.test_resolving import registered
 
 
 def test_an_alias_moves_only_from_where_it_was_seen(mlflow_store, tiny_weights):

@@ -1,7 +1,6 @@
 """Versions in a real registry: what they bring along, and where they come from."""
 
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import mlflow
@@ -10,19 +9,7 @@ import pytest
 from pipelines.services import models, tracking
 from pipelines.services.tracking import TrackingError
 from spair_core import weights
-
-
-@dataclass(frozen=True)
-class Inner:
-    rate: float = 1e-3
-    layers: tuple[int, ...] = (1, 2)
-
-
-@dataclass(frozen=True)
-class Config:
-    name: str = "x" * 9000
-    inner: Inner = field(default_factory=Inner)
-    limit: int | None = None
+from tests.pipelines.services.test_tracking import Config
 
 
 def test_versions_of_one_run_keep_their_own_files(mlflow_store, tiny_weights):
