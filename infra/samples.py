@@ -18,7 +18,7 @@ from PIL import Image
 from infra.footage import zoom
 from spair_core.degradations.motion import MotionConfig, add_motion_blur, average_frames
 from spair_core.degradations.rain import BROAD, HEAVY, LIGHT, Family, RainConfig, add_rain
-from spair_core.degradations.raindrops import BEADS, DROPS, LARGE, DropFamily, RaindropConfig, add_raindrops
+from spair_core.degradations.raindrops import BEADS, FLAT, LARGE, DropFamily, RaindropConfig, add_raindrops
 from spair_core.degradations.shadows import ShadowConfig, add_shadow
 from spair_core.masks import mask_from_pair
 from spair_core.panels import contact_sheet, overlay
@@ -92,7 +92,7 @@ def _samples() -> Iterator[tuple[str, Callable[[np.random.Generator], Made]]]:
     yield "rain: broad", rain(astronaut, BROAD)
     yield "raindrops: beads", drops(launch, BEADS)
     yield "raindrops: large", drops(astronaut, LARGE)
-    yield "raindrops", drops(coffee, DROPS)
+    yield "raindrops: flat", drops(coffee, FLAT)
     yield "shadow: foliage", shadow(coffee, (0, 0, 1))
     yield "shadow: edges", shadow(cat, (0, 1, 0))
     yield "shadow: blob", shadow(astronaut, (1, 0, 0))

@@ -80,6 +80,6 @@ def test_a_job_is_one_file(tmp_path: Path) -> None:
     (tmp_path / "count.py").write_text(JOB)
     command = [sys.executable, str(tmp_path / "count.py"), "--destination", str(tmp_path)]
     done = subprocess.run(
-        command, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120, cwd=tmp_path
+        command, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=240, cwd=tmp_path
     )
     assert (done.returncode, done.stdout) == (0, ""), done.stderr

@@ -118,7 +118,7 @@ before and beside the work of its actors: torch is two seconds of a core."""
 
 def test_what_needs_no_torch_starts_without_it() -> None:
     check = f"import sys, {', '.join(WITHOUT_TORCH)}; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", check], cwd=ROOT, timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", check], cwd=ROOT, timeout=240).returncode == 0
 
 
 def own_imports(source: str) -> Iterator[tuple[str, str]]:

@@ -148,7 +148,7 @@ def test_what_is_installed_restores(photos: list[np.ndarray], tmp_path: Path) ->
         PROJECT, tmp_path / "source", ignore=shutil.ignore_patterns(".*", "build", "*.egg-info", "tests")
     )
     install = [sys.executable, "-m", *shlex.split(installing), "--no-deps", "--no-build-isolation", "--quiet"]
-    subprocess.run([*install, "--target", str(target)], cwd=copy, check=True, timeout=120)
+    subprocess.run([*install, "--target", str(target)], cwd=copy, check=True, timeout=240)
     shutil.rmtree(copy)
     work = tmp_path / "work"
     for name in ("photo.jpg", "holiday/a.png"):
@@ -164,7 +164,7 @@ def test_what_is_installed_restores(photos: list[np.ndarray], tmp_path: Path) ->
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=240,
     )
     assert done.returncode == 0, done.stderr
     assert (work / "photo.restored.jpg").exists()

@@ -23,6 +23,8 @@ Range = tuple[float, float]
 Floats = NDArray[np.float32]
 SKY = np.array([0.9, 0.97, 1.0], dtype=np.float32)
 """Colour of the sky beyond a picture, where nothing in the picture is brighter."""
+FAR = 0.5
+"""View from which drops show all of the sky beyond a picture that they can."""
 CLEAR = 1 / 512
 """Cover below which glass counts as dry."""
 
@@ -43,22 +45,25 @@ class DropFamily:
     """Lumps that a drop has beside its body."""
     running: float = 0.04
     """Share of drops that ran and left a trail of droplets above them."""
+    view: Range = (0.5, 1.2)
+    """How far from a drop the scene at its rim is, as a share of the picture's longer side: flat ones
+    bend light little."""
 
 
 BEADS = DropFamily(coverage=(0.05, 0.55), radius=(1.5, 8), defocus=(0.4, 1.2), lumps=(0, 2), running=0.02)
 SPATTER = DropFamily(coverage=(0.05, 0.4), radius=(2.5, 7), defocus=(0.8, 4), lumps=(0, 2), running=0.01)
 DROPS = DropFamily(coverage=(0.1, 0.5), radius=(7, 20), defocus=(1.5, 8))
 LARGE = DropFamily(coverage=(0.1, 0.5), radius=(18, 40), defocus=(3, 12), lumps=(1, 4), running=0.08)
+FLAT = DropFamily(coverage=(0.1, 0.5), radius=(12, 60), defocus=(4, 18), lumps=(1, 4), view=(0.03, 0.5))
+"""Water that spread on the glass: faint before what is alike all around, as a road is."""
 
 
 @dataclass(frozen=True)
 class RaindropConfig:
     """How often a picture gets which drops. Families are chosen with probability after `weights`."""
 
-    families: tuple[DropFamily, ...] = (SPATTER, DROPS, LARGE)
-    weights: tuple[float, ...] = (0.3, 0.45, 0.25)
-    view: Range = (0.5, 1.2)
-    """How far from a drop the scene at its rim is, as a share of the picture's longer side."""
+    families: tuple[DropFamily, ...] = (SPATTER, DROPS, LARGE, FLAT)
+    weights: tuple[float, ...] = (0.25, 0.35, 0.2, 0.2)
     sky: Range = (0.25, 0.85)
     """Light of the sky beyond the picture, a share of the greatest."""
     overcast: Range = (0.05, 0.45)
@@ -74,8 +79,8 @@ class RaindropConfig:
 
 
 ON_WINDSCREENS = RaindropConfig(
-    families=(BEADS, SPATTER, DROPS, LARGE),
-    weights=(0.4, 0.2, 0.22, 0.18),
+    families=(BEADS, SPATTER, DROPS, LARGE, FLAT),
+    weights=(0.36, 0.17, 0.19, 0.13, 0.15),
     overcast=(0.05, 0.65),
     rim=(0.15, 0.75),
 )
@@ -229,11 +234,12 @@ class _Optics:
     sun: NDArray[np.float64]
 
     @classmethod
-    def drawn(cls, rng: np.random.Generator, config: RaindropConfig) -> _Optics:
+    def drawn(cls, rng: np.random.Generator, family: DropFamily, config: RaindropConfig) -> _Optics:
+        view = rng.uniform(*family.view)
         return cls(
-            rng.uniform(*config.view),
+            view,
             rng.uniform(*config.sky),
-            rng.uniform(*config.overcast),
+            rng.uniform(*config.overcast) * min(1, view / FAR),
             rng.uniform(*config.rim),
             rng.uniform(1, 4) if rng.random() < config.sunny else 0.0,
             np.array([rng.uniform(0.3, 0.7), rng.uniform(-0.5, 0.5)]),
@@ -268,7 +274,7 @@ class _WetGlass:
         defocus = rng.uniform(*family.defocus)
         glass = _Glass.before(size, defocus)
         domes = draw_domes(glass.extent, rng, family)
-        return cls(size, glass, domes, _Optics.drawn(rng, config), defocus)
+        return cls(size, glass, domes, _Optics.drawn(rng, family, config), defocus)
 
     def _seen(self) -> Iterator[tuple[Floats, int]]:
         """Rows and columns, in the reduced picture, that each wet point of the glass shows; and its sides."""

@@ -123,7 +123,7 @@ def nodes(object_store: None, mlflow_uri: str, tmp_path_factory: pytest.TempPath
         try:
             assert holder.stdout is not None
             yield Cluster(holder, holder.stdout.readline().strip())
-            holder.communicate(timeout=60)
+            holder.communicate(timeout=240)
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(holder.pid, signal.SIGKILL)

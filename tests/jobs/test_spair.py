@@ -277,7 +277,7 @@ def test_completion_in_bash(here, capsys):
         "COMP_WORDS=(spair $words); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); COMPREPLY=(); "
         '_tyro_spair; echo "${COMPREPLY[@]}"; done; complete -p spair'
     )
-    done = subprocess.run(["bash", "-c", asks], capture_output=True, text=True, cwd=here, timeout=60)
+    done = subprocess.run(["bash", "-c", asks], capture_output=True, text=True, cwd=here, timeout=240)
     *found, registered = done.stdout.splitlines()
     assert found == ["report restore restore-bulk", "deblur derain", "--min-degraded", ""]
     assert "-o default" in registered  # names of files, where there is nothing else

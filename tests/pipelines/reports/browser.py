@@ -106,7 +106,7 @@ async def _session() -> aiohttp.ClientSession:
 
 
 async def _connected(session: aiohttp.ClientSession, said: Path) -> aiohttp.ClientWebSocketResponse:
-    until = time.monotonic() + 60
+    until = time.monotonic() + 240
     while not said.exists() or len(said.read_text().splitlines()) < 2:
         assert time.monotonic() < until, "the browser does not start"
         await asyncio.sleep(0.05)

@@ -116,7 +116,7 @@ def test_a_run_that_is_stopped_keeps_what_is_done_and_gives_up_the_rest(
     taken, take, decode = [], restore._take, pieces.decode
 
     def one_after_the_first_verdict(item, reach, encoding, quarantine):
-        until = time.monotonic() + 60
+        until = time.monotonic() + 240
         while item["key"] > "02" and not storage.exists(f"{footage}/taken"):
             assert time.monotonic() < until, (
                 "what was done first has not been taken while the next was in hand"

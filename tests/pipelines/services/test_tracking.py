@@ -106,7 +106,7 @@ def test_a_worker_elsewhere_attaches_to_the_run(mlflow_store, tmp_path, monkeypa
             cwd=tmp_path / "elsewhere",
             env={"PATH": "", "HOME": str(tmp_path)},
             check=True,
-            timeout=120,
+            timeout=240,
         )
     logged = tracking.client().get_run(run.run_id)
     assert logged.data.metrics["loss"] == 0.5

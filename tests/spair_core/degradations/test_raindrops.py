@@ -3,10 +3,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from spair_core.degradations.raindrops import DROPS, LARGE, SPATTER, Domes, RaindropConfig, add_raindrops
+from spair_core.degradations.raindrops import (
+    DROPS,
+    FLAT,
+    LARGE,
+    SPATTER,
+    Domes,
+    RaindropConfig,
+    add_raindrops,
+)
 from spair_core.masks import mask_from_pair
 
-FAMILIES = {"spatter": SPATTER, "drops": DROPS, "large": LARGE}
+FAMILIES = {"spatter": SPATTER, "drops": DROPS, "large": LARGE, "flat": FLAT}
 WET = RaindropConfig(dry=0)
 
 
@@ -63,9 +71,16 @@ def test_a_drop_shows_the_scene_upside_down_and_left_right():
     clean[80:, :, 2] = 200
     clean[:, 80:, 1] = 200
     lone = replace(
-        LARGE, coverage=(0, 0), radius=(20, 20), variety=0, lumps=(0, 0), defocus=(1, 1), running=0
+        LARGE,
+        coverage=(0, 0),
+        radius=(20, 20),
+        variety=0,
+        lumps=(0, 0),
+        defocus=(1, 1),
+        running=0,
+        view=(0.6, 0.6),
     )
-    config = only(lone, overcast=(0, 0), rim=(0, 0), sunny=0, view=(0.6, 0.6))
+    config = only(lone, overcast=(0, 0), rim=(0, 0), sunny=0)
     checked = 0
     for seed in range(80):
         wet, _ = add_raindrops(clean, np.random.default_rng(seed), config)
@@ -79,6 +94,16 @@ def test_a_drop_shows_the_scene_upside_down_and_left_right():
         assert left[1] > 150 > 50 > right[1]
         checked += 1
     assert checked > 2
+
+
+def test_flat_water_is_faint_on_what_is_alike_all_around():
+    clean = np.full((200, 200, 3), 60, np.uint8)
+    greatest = {}
+    for view in (0.05, 0.5):
+        family = replace(FLAT, view=(view, view))
+        config = only(family, overcast=(0.4, 0.4), sky=(0.8, 0.8), rim=(0, 0), sunny=0)
+        greatest[view] = int(add_raindrops(clean, np.random.default_rng(3), config)[0].max()) - 60
+    assert 0 < 2 * greatest[0.05] < greatest[0.5]
 
 
 def test_drops_are_brighter_below(photos):
