@@ -147,11 +147,11 @@ def test_a_joint_task_gives_one_of_its_parts_or_all(photos):
     kinds = set()
     for seed in range(40):
         made = degrade(Example(None, clean), np.random.default_rng(seed), "rain+raindrop", dry=0.2)
-        assert (made.mask == mask_from_pair(made.degraded, clean)).all()
+        assert (made.mask == mask_from_pair(made.degraded, made.clean)).all()
         if not made.mask.any():
             kinds.add("dry")
             continue
-        change = made.degraded.astype(int) - clean
+        change = made.degraded.astype(int) - made.clean
         darker, brighter = (change < -20).any(), (change > 20).any()
         kinds.add((bool(darker), bool(brighter)))
     assert "dry" in kinds
