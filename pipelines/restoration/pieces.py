@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import ray
+from ray.exceptions import RayError
 
 from pipelines.media import (
     NO_PIECE,
@@ -28,7 +29,7 @@ from pipelines.media import (
 )
 from pipelines.restoration import manifest
 from pipelines.restoration.manifest import FAILED, PASSED, REJECTED, RESTORED
-from pipelines.services import remote, storage
+from pipelines.services import faults, remote, storage
 from pipelines.services.quarantine import GivenUpError, Quarantine, QuarantinedError
 from pipelines.services.remote import Remote
 from pipelines.services.storage import StorageError
@@ -86,8 +87,18 @@ def decode(
         yield {**base, "part": part, "error": str(error), "verdict": REJECTED}
     except (QuarantinedError, StorageError, OSError, MemoryError) as error:
         yield {**base, "part": part, "error": str(error), "verdict": FAILED}
+    except Exception as error:  # noqa: BLE001 (it is this item's alone)
+        yield {**base, "part": part, "error": unforeseen(error), "verdict": FAILED}
     finally:
         pieces.close()
+
+
+def unforeseen(error: Exception) -> str:
+    """What is told of an error that nothing here knows. Those of the cluster are raised again: they are no
+    item's."""
+    if isinstance(error, RayError):
+        raise error
+    return faults.unforeseen(error)
 
 
 def _pieces(
@@ -144,6 +155,8 @@ def encode(row: dict[str, Any], work: Work, quarantine: Quarantine) -> dict[str,
             return {**slim, "output_digest": _written(row, piece, work)}
     except (QuarantinedError, StorageError, OSError, ValueError) as error:
         return {**slim, "error": f"could not be written: {error}", "verdict": FAILED}
+    except Exception as error:  # noqa: BLE001
+        return {**slim, "error": f"could not be written: {unforeseen(error)}", "verdict": FAILED}
 
 
 def _written(row: dict[str, Any], piece: Piece, work: Work) -> str:
@@ -173,6 +186,8 @@ def join(work: Work, item: dict[str, Any], parts: int, passed: bool) -> tuple[st
         return digest, "", "\n".join(notes)
     except (MediumError, StorageError, OSError) as error:
         return "", f"could not be joined: {error}", ""
+    except Exception as error:  # noqa: BLE001
+        return "", f"could not be joined: {unforeseen(error)}", ""
 
 
 def _joined(

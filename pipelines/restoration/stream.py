@@ -27,7 +27,7 @@ import ray.data
 
 from pipelines.media import packed, unpacked
 from pipelines.restoration.manifest import FAILED, PASSED
-from pipelines.restoration.pieces import GIVEN_UP, UNUSABLE, Work, decode, encode
+from pipelines.restoration.pieces import GIVEN_UP, UNUSABLE, Work, decode, encode, unforeseen
 from pipelines.services import cluster, models
 from pipelines.services.quarantine import GivenUpError, Quarantine
 from spair_core import images, inference
@@ -149,6 +149,8 @@ class _Restorer:
         except (RuntimeError, MemoryError, FloatingPointError) as error:
             # Out of memory, mostly: this item may work elsewhere, the others go on here.
             return {**row, "error": f"the model could not restore it: {error}", "verdict": FAILED}
+        except Exception as error:  # noqa: BLE001 (it is this item's alone)
+            return {**row, "error": f"the model could not restore it: {unforeseen(error)}", "verdict": FAILED}
 
     def _restored(self, row: dict[str, Any]) -> dict[str, Any]:
         piece = unpacked(row)

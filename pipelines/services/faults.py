@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import signal
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 ENDING = (signal.SIGTERM, signal.SIGINT)
@@ -37,6 +39,14 @@ class Stopped(KeyboardInterrupt):
     def __init__(self, number: int = signal.SIGINT) -> None:
         super().__init__(number)
         self.number = number
+
+
+def unforeseen(error: Exception) -> str:
+    """What is told of an error that nothing here knows, most likely a fault of this software: its kind, its
+    words, and the place, for who mends it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return f"unforeseen {type(error).__name__}: {error}{place}; please report it, with the file"
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import posixpath
 import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -44,7 +43,7 @@ class Remote:
     @property
     def suffix(self) -> str:
         """The ending of its name, with its dot."""
-        return posixpath.splitext(self.uri)[1]
+        return storage.ending_of(self.uri)
 
     def open(self) -> io.BufferedReader:
         """A seekable file of the object as it is now. Raises StorageError, also while it is read."""

@@ -60,6 +60,7 @@ PATIENCE = 120.0
 """Seconds after which nothing is begun anew."""
 MISSPELT = re.compile(r"[a-z][a-z0-9+]+:/?(?!/)")
 """The beginning of a URI with fewer than two slashes after its scheme."""
+TAR = ".tar"
 FOLDER = "_spair"
 """Below a destination: what is kept there beside the output."""
 
@@ -88,6 +89,13 @@ def join(uri: str, *parts: str) -> str:
 def name_of(uri: str) -> str:
     """The last part of a location."""
     return posixpath.basename(uri.rstrip("/"))
+
+
+def ending_of(uri: str) -> str:
+    """The ending of its name, with its dot, such as .jpg or .tar.gz; empty where it has none."""
+    stem, dot, last = name_of(uri).rpartition(".")
+    before = stem[-len(TAR) :] if stem.lower().endswith(TAR) else ""
+    return before + dot + last if stem else ""
 
 
 def folder_of(uri: str) -> str:
@@ -326,14 +334,11 @@ def download(uri: str, local: Path, size: int | None = None) -> None:
 
 
 def fetch(uri: str, folder: str, size: int | None = None) -> Path:
-    """Copy an object into a local folder, under a name of its own with its ending, such as .jpg or .tar.gz.
+    """Copy an object into a local folder, under a name of its own with its ending.
 
     Raises StorageError, also where it does not have the `size` that it was listed with.
     """
-    stem, ending = posixpath.splitext(uri)
-    before = posixpath.splitext(stem)[1]
-    ending = before + ending if before.lower() == ".tar" else ending
-    local = Path(tempfile.mkdtemp(dir=folder)) / f"source{ending}"
+    local = Path(tempfile.mkdtemp(dir=folder)) / f"source{ending_of(uri)}"
     download(uri, local, size)
     return local
 

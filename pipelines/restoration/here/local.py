@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from pipelines.media import MediumError, Piece, medium_in, medium_of
 from pipelines.restoration.manifest import FAILED, PASSED, REJECTED, RESTORED
 from pipelines.restoration.settings import Settings
-from pipelines.services import models, storage
+from pipelines.services import faults, models, storage
 from pipelines.services.storage import StorageError
 from spair_core import images, inference, memory
 from spair_core.footage import Reach
@@ -88,6 +88,8 @@ class Local:
         What is wrong with it, or with where it goes, is in the outcome. Raises KeyError where its name is
         that of nothing that can be restored.
         """
+        if medium_of(source.name) is None:
+            raise KeyError(source.suffix)
         try:
             with tempfile.TemporaryDirectory() as folder:
                 return _File(self, source, targets, Path(folder)).restored(told)
@@ -95,6 +97,8 @@ class Local:
             return Outcome(REJECTED, str(error))
         except (FailedError, StorageError, OSError, MemoryError) as error:
             return Outcome(FAILED, str(error) or type(error).__name__)
+        except Exception as error:  # noqa: BLE001 (it is this file's alone)
+            return Outcome(FAILED, faults.unforeseen(error))
 
     def frames(self, piece: Piece) -> Restored:
         """The restored frames of a piece. Raises FailedError."""

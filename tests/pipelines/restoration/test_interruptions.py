@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -104,6 +105,55 @@ def test_what_kills_its_process_costs_only_itself(cluster, footage, photos, mlfl
     assert all(verdict == FAILED and "died 2 times" in reason for verdict, reason in outcome.values())
     again = restore.restore(config)
     assert (again.already, again.count(RESTORED)) == (1, 2)
+
+
+@pytest.mark.cluster
+def test_what_nobody_foresaw_costs_only_its_item(cluster, footage, photos, mlflow_store, monkeypatch):
+    """An error of a kind that no step expects, in each of the four."""
+    for name in ("good", "read", "model", "write"):
+        storage.write_bytes(f"{footage}/night/{name}.png", encode_png(photos[0][:40, :60]))
+    storage.copy(f"{footage}/raw/cam2/drive.mp4", f"{footage}/night/join.mp4")
+    config = RestoreConfig(f"{footage}/night", f"{footage}/dry", model=f"{footage}/model", panels=0)
+    decode, encode = pieces.decode, pieces.encode
+
+    def failing(step, name):
+        """Raises a KeyError for one item."""
+        return mock.patch.object(pieces, step, side_effect=KeyError(name))
+
+    def reading(item, **rest):
+        with failing("_at_hand", "read") if item["key"] == "read.png" else nullcontext():
+            yield from decode(item, **rest)
+
+    class Restorer(stream._Restorer):
+        def _restored(self, row):
+            return {}["model"] if row["key"] == "model.png" else super()._restored(row)
+
+    def writing(row, *, work, quarantine):
+        with failing("_written", "write") if row["key"] == "write.png" else nullcontext():
+            return encode(row, work, quarantine)
+
+    @ray.remote
+    def joining(*all_of_it):
+        with failing("_joined", "join"):
+            return pieces.join._function(*all_of_it)
+
+    with monkeypatch.context() as patched:
+        for place, name, bad in (
+            (stream, "decode", reading),
+            (stream, "_Restorer", Restorer),
+            (stream, "encode", writing),
+            (restore, "join", joining),
+        ):
+            patched.setattr(place, name, bad)
+        restore.restore(config)
+    outcome = {item.key: (item.verdict, item.reason) for item in Manifest(config.destination)}
+    assert outcome.pop("good.png") == (RESTORED, "")
+    assert len(outcome) == 4
+    for key, (verdict, reason) in outcome.items():
+        assert verdict == FAILED
+        assert f"unforeseen KeyError: '{key.partition('.')[0]}' (" in reason
+    again = restore.restore(config)
+    assert (again.already, again.count(RESTORED)) == (1, 4)
 
 
 @pytest.mark.cluster

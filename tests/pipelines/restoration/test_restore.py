@@ -180,6 +180,56 @@ def test_archives_and_tables_are_items_like_others(cluster, footage, photos, mlf
     assert restore.restore(config).already == 4
 
 
+NAMES = (
+    *(
+        "a b.png",
+        "trailing .png",
+        "tab\t.png",
+        "line\nbreak.png",
+        "CAPS.PNG",
+        "é.png",
+        "e\u0301.png",
+        "雨/☔.png",
+    ),
+    *(
+        "x%20y.png",
+        "%2e%2e/x.png",
+        "q?x=1&y.png",
+        "h#1.png",
+        "plus+.png",
+        "col:on.png",
+        "v@2.png",
+        "back\\.png",
+    ),
+    *(
+        "quote'\".png",
+        "$(x)`.png",
+        "<b>.png",
+        "[a]*.png",
+        "{a}.png",
+        "~a.png",
+        "-a.png",
+        "_a.png",
+        "n" * 200 + ".png",
+    ),
+    *("...png", ".a.png", "a..b/c..png", "day=1/a.png", "dir.png/a.png", "zip.zip/a.png", "models:/a.png"),
+)
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("place", ["store", "folder"])
+def test_any_name_will_do(cluster, footage, mlflow_store, photos, tmp_path, place):
+    root = f"{footage}/names" if place == "store" else str(tmp_path)
+    for number, name in enumerate(NAMES):
+        storage.write_bytes(f"{root}/raw/{name}", encode_png(photos[number % 4][:40, :60]))
+    config = RestoreConfig(f"{root}/raw", f"{root}/dry", model=f"{footage}/model", panels=1)
+    restore.restore(config)
+    assert {item.key: item.verdict for item in Manifest(config.destination)} == dict.fromkeys(NAMES, RESTORED)
+    written = {item.key for item in storage.list_objects(config.destination)}
+    assert {key for key in written if not key.startswith("_spair/")} == set(NAMES)
+    assert restore.restore(config).already == len(NAMES)
+
+
 @pytest.mark.cluster
 def test_a_model_that_fails_costs_only_its_item(cluster, tiny_weights, photos):
     actor = stream._Restorer(work(tiny_weights), Quarantine())

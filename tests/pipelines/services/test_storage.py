@@ -34,6 +34,23 @@ def test_folders_are_named_without_what_is_in_them(prefix):
     assert storage.size_of(f"{prefix}/b/x") == 3
 
 
+@pytest.mark.parametrize(
+    ("name", "ending"),
+    [
+        ("a.jpg", ".jpg"),
+        ("b.c/a.JPG", ".JPG"),
+        ("a.b.tar.gz", ".tar.gz"),
+        ("A.TAR.zst", ".TAR.zst"),
+        ("...png", ".png"),
+        ("..tar.gz", ".tar.gz"),
+        ("b.c/a", ""),
+        (".png", ""),
+    ],
+)
+def test_the_ending_of_a_name(name, ending):
+    assert storage.ending_of(f"s3://bucket/{name}") == ending
+
+
 def test_identity_follows_the_content(prefix):
     uri = storage.join(prefix, "x")
     storage.write_bytes(uri, b"one")

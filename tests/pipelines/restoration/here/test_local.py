@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -124,6 +125,18 @@ def test_what_the_model_cannot_do_fails_and_says_so(source, local, tmp_path, mon
     monkeypatch.setattr(inference, "restore_window", full)
     outcome = local.restore(source / "photo.png", Targets(str(tmp_path / "out.png")))
     assert (outcome.verdict, outcome.reason) == (FAILED, "the model could not restore it: out of memory")
+
+
+def test_what_nobody_foresaw_is_told_and_the_next_file_is_done(source, local, tmp_path, monkeypatch):
+    target = Targets(str(tmp_path / "out.png"))
+    with monkeypatch.context() as patched:
+        patched.setattr(inference, "restore_window", lambda *_, **__: {}["x"])
+        outcome = local.restore(source / "photo.png", target)
+    assert outcome.verdict == FAILED
+    assert re.fullmatch(r"unforeseen KeyError: 'x' \(test_local.py, line \d+\); please .*", outcome.reason)
+    assert local.restore(source / "photo.png", target).verdict == RESTORED
+    with pytest.raises(KeyError):
+        local.restore(source / "notes.txt", target)
 
 
 def test_a_comparison_that_cannot_be_written_is_a_note(source, local, tmp_path):
