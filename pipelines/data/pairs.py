@@ -17,7 +17,7 @@ from pipelines.data.layouts import PairFiles
 from pipelines.data.owners import LayoutName
 from pipelines.media import medium, medium_of
 from pipelines.services import storage
-from pipelines.services.quarantine import Quarantine, QuarantinedError
+from pipelines.services.quarantine import Quarantine, QuarantinedError, unforeseen
 from pipelines.services.storage import StorageError
 from spair_core import images
 from spair_core.degradations.crops import Example
@@ -249,6 +249,8 @@ def _rows_of_item(item: dict[str, Any], quarantine: Quarantine) -> Iterator[dict
                 yield from ({**row, "error": None} for row in read_rows(files, tiling, every))
         except (PictureError, StorageError, QuarantinedError) as error:
             yield _broken(files.key, files.set, files.split, str(error))
+        except Exception as error:  # noqa: BLE001 (it is this item's alone)
+            yield _broken(files.key, files.set, files.split, unforeseen(error))
 
 
 def _broken(key: str, of_set: str, split: str, reason: str) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from pipelines.judging.evaluation import PSNR_CEILING, EvaluateConfig, plain
 from pipelines.media import NO_PIECE, Piece, medium, medium_of, packed, unpacked
 from pipelines.services import cluster, models, storage
 from pipelines.services.models import ResolvedModel
-from pipelines.services.quarantine import Quarantine, QuarantinedError
+from pipelines.services.quarantine import Quarantine, QuarantinedError, unforeseen
 from pipelines.services.storage import StorageError
 from spair_core import images, inference, metrics
 from spair_core.footage import Reach, Window, steadiness, windows
@@ -149,6 +149,8 @@ def _runs(
                 yield {**blank, **packed(Piece(window, None)), "truth": truth}
     except (ValueError, StorageError, QuarantinedError, OSError, MemoryError) as error:
         yield {**blank, "error": str(error)}
+    except Exception as error:  # noqa: BLE001 (it is this clip's alone)
+        yield {**blank, "error": unforeseen(error)}
 
 
 def _both(
@@ -195,6 +197,8 @@ class _Restorer:
                 seconds = time.monotonic() - started
         except (RuntimeError, MemoryError) as error:
             return {**row, **nothing, "error": f"the model could not restore it: {error}"}
+        except Exception as error:  # noqa: BLE001
+            return {**row, **nothing, "error": f"the model could not restore it: {unforeseen(error)}"}
         found = {"restored": result.pixels.tobytes(), "found": result.mask.tobytes()}
         return {**row, **found, "seconds": seconds}
 

@@ -29,7 +29,7 @@ from pipelines.judging.evaluation import EvaluateConfig
 from pipelines.media import MediumError, Piece, medium, medium_of
 from pipelines.services import cluster, models, storage, tracking
 from pipelines.services.models import ModelError, ResolvedModel
-from pipelines.services.quarantine import Quarantine, QuarantinedError
+from pipelines.services.quarantine import Quarantine, QuarantinedError, unforeseen
 from pipelines.services.storage import StorageError
 from spair_core import images, inference
 from spair_core.footage import Reach, Window
@@ -253,6 +253,8 @@ def _pictures(row: dict[str, Any], reach: Reach | None, quarantine: Quarantine) 
             yield from _seen(item, reach)
     except (MediumError, StorageError, QuarantinedError, OSError, MemoryError) as error:
         yield picture_row(item.key, error=str(error))
+    except Exception as error:  # noqa: BLE001 (it is this item's alone)
+        yield picture_row(item.key, error=unforeseen(error))
 
 
 def _seen(item: _Item, reach: Reach | None) -> Iterator[dict[str, Any]]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pipelines.media import NO_PIECE, Piece, packed, unpacked
 from pipelines.services import cluster, models
 from pipelines.services.models import ResolvedModel
-from pipelines.services.quarantine import Quarantine
+from pipelines.services.quarantine import Quarantine, unforeseen
 from spair_core import images, inference
 from spair_core.footage import Window
 from spair_core.network import Spair
@@ -112,6 +112,8 @@ class _Contenders:
                 values, panel = self.measure(window.pixels[window.own[0]], looks)
         except (RuntimeError, MemoryError) as error:
             return {**answer, "error": f"the models could not restore it: {error}"}
+        except Exception as error:  # noqa: BLE001 (it is this picture's alone)
+            return {**answer, "error": f"the models could not restore it: {unforeseen(error)}"}
         return {**answer, "measured": json.dumps(values), "panel": panel}
 
     def _look(self, model: Spair, window: Window) -> Look:

@@ -20,7 +20,7 @@ from pipelines.data import pairs, shards
 from pipelines.data.owners import LayoutName
 from pipelines.services import cluster, models
 from pipelines.services.models import ResolvedModel
-from pipelines.services.quarantine import Quarantine
+from pipelines.services.quarantine import Quarantine, unforeseen
 from spair_core import inference, metrics, weights
 from spair_core.degradations.catalogue import measures
 from spair_core.images import PictureError
@@ -216,6 +216,8 @@ class _Restorer:
                 return {**row, **self._restored(row)}
         except (PictureError, ValueError, RuntimeError) as error:
             return {**row, **nothing, "error": str(error)}
+        except Exception as error:  # noqa: BLE001 (it is this picture's alone)
+            return {**row, **nothing, "error": unforeseen(error)}
 
     def _restored(self, row: dict[str, Any]) -> dict[str, Any]:
         example, degraded = shards.judged_example(row, self.threshold)

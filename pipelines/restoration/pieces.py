@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import ray
-from ray.exceptions import RayError
 
 from pipelines.media import (
     NO_PIECE,
@@ -29,8 +28,8 @@ from pipelines.media import (
 )
 from pipelines.restoration import manifest
 from pipelines.restoration.manifest import FAILED, PASSED, REJECTED, RESTORED
-from pipelines.services import faults, remote, storage
-from pipelines.services.quarantine import GivenUpError, Quarantine, QuarantinedError
+from pipelines.services import remote, storage
+from pipelines.services.quarantine import GivenUpError, Quarantine, QuarantinedError, unforeseen
 from pipelines.services.remote import Remote
 from pipelines.services.storage import StorageError
 from spair_core.footage import Reach
@@ -91,14 +90,6 @@ def decode(
         yield {**base, "part": part, "error": unforeseen(error), "verdict": FAILED}
     finally:
         pieces.close()
-
-
-def unforeseen(error: Exception) -> str:
-    """What is told of an error that nothing here knows. Those of the cluster are raised again: they are no
-    item's."""
-    if isinstance(error, RayError):
-        raise error
-    return faults.unforeseen(error)
 
 
 def _pieces(

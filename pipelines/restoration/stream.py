@@ -27,9 +27,9 @@ import ray.data
 
 from pipelines.media import packed, unpacked
 from pipelines.restoration.manifest import FAILED, PASSED
-from pipelines.restoration.pieces import GIVEN_UP, UNUSABLE, Work, decode, encode, unforeseen
+from pipelines.restoration.pieces import GIVEN_UP, UNUSABLE, Work, decode, encode
 from pipelines.services import cluster, models
-from pipelines.services.quarantine import GivenUpError, Quarantine
+from pipelines.services.quarantine import GivenUpError, Quarantine, unforeseen
 from spair_core import images, inference
 from spair_core.footage import Reach, Window
 from spair_core.panels import before_after

@@ -1,7 +1,8 @@
 """Work that kills its process, by a crash or for want of memory, or that never ends: tried twice, then left
 alone; and work that is not begun because the run is to stop.
 
-No exception is seen of a dead process, and Ray starts what it had in hand anew, for ever.
+No exception is seen of a dead process, and Ray starts what it had in hand anew, for ever. An exception that
+leaves a stream ends it: one that nobody foresaw is told as that of the work in hand.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from functools import cache, lru_cache, partial
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
+
+from pipelines.services import faults
 
 CPUS_A_REGISTER = 32
 DEATHS = 2
@@ -32,6 +36,14 @@ class QuarantinedError(RuntimeError):
 
 class GivenUpError(RuntimeError):
     """A piece of work was not begun: the run that it belongs to is to stop."""
+
+
+def unforeseen(error: Exception) -> str:
+    """What is told of an error that nothing here knows. Those of the cluster are raised again: they are no
+    item's."""
+    if isinstance(error, RayError):
+        raise error
+    return faults.unforeseen(error)
 
 
 Left = dict[str, tuple[int, bool]]

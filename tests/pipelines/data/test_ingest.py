@@ -1,14 +1,15 @@
 import itertools
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 
 from jobs.ingest import main
-from pipelines.data import shards
-from pipelines.data.ingest import IngestConfig, ingest
+from pipelines.data import pairs, shards
+from pipelines.data.ingest import IngestConfig, find, ingest
 from pipelines.services import storage
+from pipelines.services.quarantine import Quarantine
 from pipelines.services.storage import StorageError
 from spair_core.images import encode_png
 from tests.pipelines.media.test_clips import make_clip
@@ -112,6 +113,18 @@ def test_a_set_in_its_own_layout_goes_on_beyond_what_is_broken(cluster, photos, 
     assert (only.rows, only.left_out) == ({"test": 3}, [])
     with pytest.raises(ValueError, match="has no split val, only test, train"):
         ingest(IngestConfig(f"{tmp_path}/ISTD", f"{tmp_path}/only", layout="istd", split="val"))
+
+
+def test_what_nobody_foresaw_is_told_of_its_pair(cluster, source, monkeypatch):
+    def failing(files, *how):
+        raise KeyError(files.key)
+
+    monkeypatch.setattr(pairs, "read_rows", failing)
+    (row,) = pairs._rows_of_item(
+        {"files": asdict(find(IngestConfig(source, "shards")).pairs[0])}, Quarantine()
+    )
+    assert row["key"] == "0"
+    assert "unforeseen KeyError: '0'" in row["error"]
 
 
 def test_a_root_of_several_sets_keeps_their_names(cluster, photos, tmp_path):

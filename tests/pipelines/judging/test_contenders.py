@@ -26,6 +26,8 @@ def test_a_picture_that_fails_costs_only_itself(cluster, tiny_weights, photos):
     actor.models[1].forward = lambda *_, **__: (_ for _ in ()).throw(RuntimeError("out of memory"))
     failed = actor(row)
     assert "out of memory" in failed["error"]
+    actor.models[1].forward = lambda *_, **__: {}["x"]
+    assert "unforeseen KeyError: 'x'" in actor(row)["error"]
     assert failed["measured"] == "{}"
 
 

@@ -1,6 +1,7 @@
 """Work that kills its process, on a real cluster."""
 
 import os
+import re
 import signal
 import time
 
@@ -8,7 +9,7 @@ import pytest
 import ray
 
 from pipelines.services import quarantine
-from pipelines.services.quarantine import DEATHS, GivenUpError, Quarantine, QuarantinedError
+from pipelines.services.quarantine import DEATHS, GivenUpError, Quarantine, QuarantinedError, unforeseen
 
 
 @pytest.mark.cluster
@@ -108,3 +109,13 @@ def test_a_large_cluster_has_several_books(cluster, monkeypatch):
             assert ray.get(several._register_of(owner).left.remote(owner, several._stream)) == ({}, True)
     finally:
         quarantine._registers.cache_clear()
+
+
+def test_what_nobody_foresaw_is_told_with_its_place_and_the_clusters_errors_are_not():
+    with pytest.raises(KeyError) as caught:
+        {}["x"]
+    told = unforeseen(caught.value)
+    assert re.fullmatch(r"unforeseen KeyError: 'x' \(test_quarantine\.py, line \d+\); please report .*", told)
+    gone = ray.exceptions.ActorDiedError()
+    with pytest.raises(ray.exceptions.ActorDiedError):
+        unforeseen(gone)
