@@ -183,7 +183,7 @@ def compare(config: CompareConfig) -> Comparison:
         run.log_bytes("comparison.txt", str(comparison).encode())
         run.log_bytes("comparison.json", json.dumps(evaluation.plain(asdict(comparison)), indent=1).encode())
         for place, (key, png) in enumerate(panels):
-            run.log_bytes(f"panels/{place:02d}-{key.replace('/', '_')}.png", png)
+            run.log_bytes(f"panels/{place:02d}-{storage.as_file_name(key)}.png", png)
     return comparison
 
 

@@ -205,7 +205,7 @@ class Ledger:
     def keep_panels(self) -> Iterator[tuple[str, bytes]]:
         """Write the panels beside the manifest; their names and PNGs."""
         for _, key, png in self.panels:
-            name = f"{key.replace('/', '_')}.png"
+            name = f"{storage.as_file_name(key)}.png"
             folder = storage.join(self.accounts.destination, manifest.FOLDER, "panels")
             storage.write_bytes(storage.join(folder, name), png)
             yield name, png

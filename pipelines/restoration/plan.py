@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 
 from pipelines.media import medium_of
 from pipelines.restoration.manifest import DONE, FOLDER, OTHER, REJECTED, Verdict
-from pipelines.services.storage import StoredObject
+from pipelines.services.storage import StoredObject, is_path
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,13 @@ class Planned(NamedTuple):
     """Whether nothing is to be done about it,"""
     settled_digest: str
     """or, where that is not empty, about bytes with this digest: then only the store's mark is another."""
+    kept: bool = True
+    """Whether its output can have its name."""
 
     @property
     def todo(self) -> bool:
         """Whether it is to be restored."""
-        return not self.settled and self.kind != OTHER
+        return not self.settled and self.kept and self.kind != OTHER
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,8 @@ class Terms:
 
     model_digest: str
     options: str
+    in_folder: bool = False
+    """Whether they go to a folder, which cannot keep every name that a bucket has."""
 
 
 def plan(
@@ -100,7 +104,8 @@ def plan(
         again = selection.redrive == REJECTED
         before = None if again else verdict
         if before is None or not before.settled_with(terms.model_digest, terms.options):
-            yield Planned(item, kind.name if kind else OTHER, verdict, False, "")
+            kept = not terms.in_folder or is_path(item.key)
+            yield Planned(item, kind.name if kind else OTHER, verdict, False, "", kept)
         else:
             same = before.source_identity == item.identity
             yield Planned(item, before.kind, verdict, same, before.source_digest)
@@ -147,7 +152,7 @@ class Forecast:
             self.seen_seconds += known.model_seconds
         if planned.settled:
             self.settled += 1
-        elif planned.kind == OTHER:
+        elif not planned.todo:
             self.ignored += 1
         else:
             self.items[planned.kind] += 1

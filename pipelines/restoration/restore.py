@@ -21,14 +21,13 @@ import ray
 
 from pipelines.restoration.lease import Lease
 from pipelines.restoration.ledger import Accounts, Ledger, Summary, by_chance
-from pipelines.restoration.manifest import DONE, IGNORED, OTHER, Manifest, Verdict
+from pipelines.restoration.manifest import DONE, IGNORED, OTHER, REJECTED, Manifest, Verdict
 from pipelines.restoration.pieces import GIVEN_UP, UNCHANGED, UNUSABLE, Work, join
 from pipelines.restoration.plan import Forecast, Planned, Selection, Terms, beside, plan
 from pipelines.restoration.settings import Settings
 from pipelines.restoration.stream import Stream
 from pipelines.services import cluster, models, storage, tracking
 from pipelines.services.models import ModelError, ResolvedModel
-from pipelines.services.storage import StoredObject
 from spair_core.inference import Chosen, chosen
 
 FIRST_WINDOW_SECONDS = 3.0
@@ -224,8 +223,8 @@ def _restore_all(
 
 
 def _planned(config: RestoreConfig, model: ResolvedModel, book: Manifest) -> Iterator[Planned]:
-    objects, terms = storage.list_objects(config.source), Terms(model.digest, config.options)
-    return plan(objects, iter(book), config.selection, terms)
+    terms = Terms(model.digest, config.options, storage.is_local(config.destination))
+    return plan(storage.list_objects(config.source), iter(book), config.selection, terms)
 
 
 def _windows(planned: Iterable[Planned], ledger: Ledger) -> Iterator[list[Planned]]:
@@ -240,8 +239,8 @@ def _windows(planned: Iterable[Planned], ledger: Ledger) -> Iterator[list[Planne
             ledger.summary.already += 1
             continue
         seen += 1
-        if one.kind == OTHER:
-            ledger.enter(_ignored(one.item))
+        if not one.todo:
+            ledger.enter(_by_name(one))
         else:
             window.append(one)
         if seen >= most or (until and window and time.monotonic() > until):
@@ -256,9 +255,15 @@ def _most() -> float:
     return max(WINDOW, WINDOW_OF_A_CPU * cluster.cpus())
 
 
-def _ignored(item: StoredObject) -> Verdict:
+def _by_name(one: Planned) -> Verdict:
+    """On what is not to be restored, whatever is in it."""
+    item = one.item
+    if one.kind == OTHER:
+        verdict, reason = IGNORED, "nothing that can be restored, by its ending"
+    else:
+        verdict, reason = REJECTED, "a folder cannot keep its name (an empty part, . or ..); a bucket can"
     return Verdict(
-        item.key, OTHER, IGNORED, "nothing that can be restored, by its ending", source_uri=item.uri,
+        item.key, one.kind, verdict, reason, source_uri=item.uri,
         source_identity=item.identity, finished_at=tracking.now(),
     )  # fmt: skip
 

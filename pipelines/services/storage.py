@@ -22,6 +22,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 from urllib.parse import unquote, urlsplit
@@ -61,6 +62,8 @@ PATIENCE = 120.0
 MISSPELT = re.compile(r"[a-z][a-z0-9+]+:/?(?!/)")
 """The beginning of a URI with fewer than two slashes after its scheme."""
 TAR = ".tar"
+LONGEST_NAME = 200
+"""Bytes; file systems take 255, of which something may be added to it."""
 FOLDER = "_spair"
 """Below a destination: what is kept there beside the output."""
 
@@ -82,8 +85,8 @@ class StoredObject:
 
 
 def join(uri: str, *parts: str) -> str:
-    """A location below another."""
-    return "/".join([uri.rstrip("/"), *(part.strip("/") for part in parts)])
+    """A location below another. A slash that a name begins with is the name's: buckets have such."""
+    return "/".join([uri.rstrip("/"), *(part.rstrip("/") for part in parts)])
 
 
 def name_of(uri: str) -> str:
@@ -96,6 +99,16 @@ def ending_of(uri: str) -> str:
     stem, dot, last = name_of(uri).rpartition(".")
     before = stem[-len(TAR) :] if stem.lower().endswith(TAR) else ""
     return before + dot + last if stem else ""
+
+
+def as_file_name(key: str) -> str:
+    """An object's name as that of a file, without an ending: what is too long for one is cut, and told apart
+    by its digest."""
+    name = key.replace("/", "_")
+    if len(name.encode()) <= LONGEST_NAME:
+        return name
+    digest = sha256(key.encode()).hexdigest()[:16]
+    return f"{name.encode()[: LONGEST_NAME - 1 - len(digest)].decode(errors='ignore')}-{digest}"
 
 
 def folder_of(uri: str) -> str:
@@ -173,6 +186,11 @@ def _ask(scheme: str, bucket: str) -> None:
 def is_local(uri: str) -> bool:
     """Whether a location is in this machine's file system. Raises StorageError."""
     return isinstance(resolve(uri)[0], LocalFileSystem)
+
+
+def is_path(key: str) -> bool:
+    """Whether a folder can keep an object's name, each its own: none of its parts is empty, . or .. then."""
+    return not {"", ".", ".."}.intersection(key.split("/"))
 
 
 def list_objects(uri: str) -> Iterator[StoredObject]:

@@ -170,7 +170,7 @@ class _Worker:
             scores.append(_scores(example, degraded, result))
             if number < PANELS:
                 panel = before_after(degraded, result.pixels[0], result.mask[0], example.clean)
-                self.run.log_panel(f"epoch{epoch:04d}-{row['key'].replace('/', '_')}", panel)
+                self.run.log_panel(f"epoch{epoch:04d}-{storage.as_file_name(row['key'])}", panel)
         model.train()
         names = MASK_SCORES if learner.phase == "localize" else scores[0].keys()
         return {f"val_{name}": float(np.mean([score[name] for score in scores])) for name in names}

@@ -109,7 +109,7 @@ def targets(found: Sequence[Named], out: str | None, *, compare: bool) -> list[T
     if single is not None and out is not None:
         places = [_as_named(single, out)]
     elif out is not None:
-        places = [storage.join(out, one.key) for one in found]
+        places = [_below_out(out, one) for one in found]
     else:
         places = [_marked(one.uri, RESTORED) for one in found]
     _check_apart(found, places)
@@ -118,6 +118,15 @@ def targets(found: Sequence[Named], out: str | None, *, compare: bool) -> list[T
         for one, place in zip(found, places, strict=True)
     ]
     return [Targets(place, comparison) for place, comparison in zip(places, beside, strict=True)]
+
+
+def _below_out(out: str, one: Named) -> str:
+    if storage.is_local(out) and not storage.is_path(one.key):
+        raise ValueError(
+            f"{one.uri}: a folder cannot keep its name (an empty part, . or ..); name it by itself, "
+            "or a bucket with --out"
+        )
+    return storage.join(out, one.key)
 
 
 def _is_folder(out: str) -> bool:

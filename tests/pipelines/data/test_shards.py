@@ -93,7 +93,7 @@ def test_other_files_are_refused(rows, tmp_path):
 
 @pytest.mark.parametrize("task", ["rain", "raindrop", "shadow", "blur"])
 def test_clean_rows_are_degraded_the_same_way_every_time(photos, task):
-    clean = row("a", photos[0][120:184, 200:264], input=None, task=task)
+    clean = row("a", photos[0][120:312, 200:392], input=None, task=task)
     (first, degraded), (again, _) = (shards.judged_example(clean, 0.05) for _ in range(2))
     assert (first.degraded == again.degraded).all()
     assert first.mask.any()

@@ -19,6 +19,7 @@ from pipelines.restoration.manifest import FAILED, IGNORED, PASSED, REJECTED, RE
 from pipelines.restoration.pieces import Work
 from pipelines.services import models, storage, tracking
 from pipelines.services.quarantine import Quarantine
+from pipelines.services.storage import StoredObject
 from spair_core import images, inference, weights
 from spair_core.footage import Reach, Window, windows
 from spair_core.images import encode_png
@@ -228,6 +229,33 @@ def test_any_name_will_do(cluster, footage, mlflow_store, photos, tmp_path, plac
     written = {item.key for item in storage.list_objects(config.destination)}
     assert {key for key in written if not key.startswith("_spair/")} == set(NAMES)
     assert restore.restore(config).already == len(NAMES)
+
+
+def test_names_that_lead_out_of_a_folder_are_rejected_before_any_work(
+    s3, tmp_path, monkeypatch, mlflow_store, tiny_weights
+):
+    """A bucket's names may hold anything; in a folder one is another's, or lies outside."""
+    (tmp_path / "model").write_bytes(tiny_weights)
+    keys = ["../out.png", "/a.png", "./a.png", "a//b.png", "x/../a.png", "x/../notes.txt"]
+    listed = storage.list_objects
+
+    def bucket(uri):
+        if uri != f"{s3}/raw":
+            yield from listed(uri)
+            return
+        yield from (StoredObject(f"{uri}/{key}", key, 9, "mark", None) for key in sorted(keys))
+
+    monkeypatch.setattr(storage, "list_objects", bucket)
+    config = RestoreConfig(f"{s3}/raw", f"{tmp_path}/below/dry", model=f"{tmp_path}/model", panels=0)
+    assert restore.forecast(config).ignored == len(keys)
+    restore.restore(config)
+    found = {item.key: item for item in Manifest(config.destination)}
+    assert {key: item.verdict for key, item in found.items()} == {
+        **dict.fromkeys(keys, REJECTED),
+        "x/../notes.txt": IGNORED,
+    }
+    assert "a folder cannot keep its name" in found["../out.png"].reason
+    assert [path.name for path in (tmp_path / "below").iterdir()] == ["dry"]
 
 
 @pytest.mark.cluster

@@ -51,6 +51,20 @@ def test_the_ending_of_a_name(name, ending):
     assert storage.ending_of(f"s3://bucket/{name}") == ending
 
 
+def test_a_long_name_is_cut_to_one_of_a_file_and_stays_its_own():
+    assert storage.as_file_name("cam1/a b.png") == "cam1_a b.png"
+    one, other = (storage.as_file_name("☔" * 300 + end) for end in ("a", "b"))
+    assert one != other
+    assert max(len(name.encode()) for name in (one, other)) <= storage.LONGEST_NAME
+
+
+@pytest.mark.parametrize("key", ["/a.png", "a//b.png", "./a.png", "a/../b.png", "..", "../../a.png", "a/"])
+def test_names_that_lead_elsewhere_in_folders(key):
+    assert not storage.is_path(key)
+    assert storage.is_path("...png")
+    assert storage.is_path("a/..b/c.png")
+
+
 def test_identity_follows_the_content(prefix):
     uri = storage.join(prefix, "x")
     storage.write_bytes(uri, b"one")
