@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import botocore.exceptions
@@ -20,6 +22,24 @@ UNREACHABLE = (
     *(aiohttp.ClientError, TimeoutError, ConnectionError),
 )
 """What s3fs and what is below it raise where a store does not answer, or not to the end."""
+OTHER_REGION = "the bucket is in another region: set AWS_DEFAULT_REGION (and AWS_ENDPOINT_URL) to its"
+EXPIRED = "the credentials have expired: get new ones, and set AWS_SESSION_TOKEN with them"
+ANSWERS = {
+    "InvalidObjectState": "it is archived (as S3 Glacier does): have the store bring it back first "
+    "(`aws s3api restore-object`), and start again when it is there",
+    "RequestTimeTooSkewed": "the clock of {machine} is wrong, which the store does not take: set it",
+    "ExpiredToken": EXPIRED,
+    "TokenRefreshRequired": EXPIRED,
+    "InvalidToken": "AWS_SESSION_TOKEN is not one that belongs to AWS_ACCESS_KEY_ID",
+    "InvalidAccessKeyId": "the store knows no such AWS_ACCESS_KEY_ID; is it of another (AWS_ENDPOINT_URL)?",
+    "SignatureDoesNotMatch": "AWS_SECRET_ACCESS_KEY is not that of AWS_ACCESS_KEY_ID",
+    "PermanentRedirect": OTHER_REGION,
+    "AuthorizationHeaderMalformed": OTHER_REGION,
+    "IllegalLocationConstraintException": OTHER_REGION,
+    "KMS.DisabledException": "its key in KMS is disabled: have it enabled",
+    "QuotaExceeded": "the bucket's quota is used up: have it raised, or name another place",
+}
+"""What to do by the codes of S3's errors, where these say more than that access was refused."""
 REMEDIES = {
     errno.ENOSPC: "no space left at {place}: free some, or name another place",
     errno.EDQUOT: "the quota at {place} is used up: free some of it, or name another place",
@@ -69,6 +89,8 @@ def explained(uri: str) -> Iterator[None]:
             raise StoreUnavailableError(
                 f"{uri}: the store is not able to ({error}); try again later"
             ) from error
+        if (remedy := ANSWERS.get(_code(error))) is not None:
+            raise StorageError(f"{uri}: {remedy.format(machine=platform.node())}") from error
         if isinstance(error, PermissionError) and error.errno is None:
             raise StorageError(
                 f"{uri}: the store refused access ({error}); check the credentials: {CREDENTIALS}; they need "
@@ -97,6 +119,15 @@ def _remedy(error: OSError, place: str) -> str:
 
 def _overloaded(error: OSError) -> bool:
     """Whether a store answered with a fault of its own: 500, 503 (SlowDown) and the like."""
+    return int(_answer(error).get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) >= 500
+
+
+def _code(error: OSError) -> str:
+    """That of S3's error; empty where it is none."""
+    return str(_answer(error).get("Error", {}).get("Code", ""))
+
+
+def _answer(error: OSError) -> dict[str, Any]:
+    """What the store answered, where s3fs has translated it."""
     cause = error.__cause__ or error.__context__
-    answer = cause.response if isinstance(cause, botocore.exceptions.ClientError) else {}
-    return int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) >= 500
+    return dict(cause.response) if isinstance(cause, botocore.exceptions.ClientError) else {}

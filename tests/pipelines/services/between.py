@@ -19,7 +19,7 @@ class Between(ThreadingHTTPServer):
     """Forwards to `endpoint`, but for the next `faults[method]`: one of
 
     `busy`: 503 SlowDown; `deaf`: it is done, and no answer comes; `cut`: half of the answer comes;
-    `short`: half of it comes and is said to be all.
+    `short`: half of it comes and is said to be all; `403 Code`: that status, and that code of S3's.
     """
 
     daemon_threads = True
@@ -49,6 +49,10 @@ class _Handler(BaseHTTPRequestHandler):
         fault = waiting.pop(0) if waiting else ""
         if fault == "busy":
             self._answer(503, {}, SLOW_DOWN, len(SLOW_DOWN))
+            return
+        if fault[:3].isdecimal():
+            told = f"<Error><Code>{fault[4:]}</Code><Message>No.</Message></Error>".encode()
+            self._answer(int(fault[:3]), {}, told, len(told))
             return
         status, headers, data = self._forwarded(body)
         if fault == "deaf":

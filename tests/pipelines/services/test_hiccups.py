@@ -47,6 +47,24 @@ def test_a_first_question_may_find_a_store_busy(s3, proxy, fresh_clients):
     assert storage.read_bytes(f"{s3}/there") == CONTENT
 
 
+@pytest.mark.parametrize(
+    ("answer", "remedy"),
+    [
+        ("403 InvalidObjectState", "it is archived .*restore-object"),
+        ("403 RequestTimeTooSkewed", "the clock of .* is wrong"),
+        ("400 ExpiredToken", "have expired: get new ones"),
+        ("403 InvalidAccessKeyId", "knows no such AWS_ACCESS_KEY_ID"),
+        ("403 SignatureDoesNotMatch", "AWS_SECRET_ACCESS_KEY is not that of"),
+        ("400 AuthorizationHeaderMalformed", "in another region: set AWS_DEFAULT_REGION"),
+        ("403 AccessDenied", "the store refused access .*s3:GetObject"),
+    ],
+)
+def test_what_a_store_refuses_is_told_with_its_remedy(s3, proxy, answer, remedy):
+    proxy.faults["GET"] = [answer] * 20
+    with pytest.raises(StorageError, match=f"there: .*{remedy}"):
+        storage.read_bytes(f"{s3}/there")
+
+
 def test_what_was_done_without_an_answer_is_done_once(s3, proxy):
     proxy.faults["PUT"] = ["deaf"]
     storage.write_bytes(f"{s3}/x", CONTENT)
