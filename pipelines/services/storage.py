@@ -62,6 +62,7 @@ PATIENCE = 120.0
 MISSPELT = re.compile(r"[a-z][a-z0-9+]+:/?(?!/)")
 """The beginning of a URI with fewer than two slashes after its scheme."""
 TAR = ".tar"
+NO_FILE = "is no file: a folder, a pipe, a socket, a device, or a link to nothing"
 LONGEST_NAME = 200
 """Bytes; file systems take 255, of which something may be added to it."""
 FOLDER = "_spair"
@@ -289,7 +290,7 @@ def check_writable(uri: str) -> None:
 
 def read_bytes(uri: str) -> bytes:
     """The content of one object, whole. Raises StorageError."""
-    filesystem, path = resolve(uri)
+    filesystem, path = _to_read(uri)
     return cast(bytes, persistently(uri, lambda: filesystem.cat_file(path)))
 
 
@@ -331,12 +332,24 @@ def upload(local: Path, uri: str) -> None:
         persistently(uri, lambda: filesystem.put_file(str(local), path))
 
 
+def _to_read(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    filesystem, path = resolve(uri)
+    if isinstance(filesystem, LocalFileSystem) and is_no_file(Path(path)):
+        raise StorageError(f"{uri}: {NO_FILE}")
+    return filesystem, path
+
+
+def is_no_file(path: Path) -> bool:
+    """Whether something is there, but no file: to read it may take for ever."""
+    return os.path.lexists(path) and not path.is_file()
+
+
 def download(uri: str, local: Path, size: int | None = None) -> None:
     """Copy an object to a local file, whole or not at all; of `size` bytes where that is known of it.
 
     Raises StorageError, which names the local folder where that is full.
     """
-    filesystem, path = resolve(uri)
+    filesystem, path = _to_read(uri)
 
     def fetched() -> int:
         with naming_folder(local.parent), _replacing(local) as temporary:
@@ -423,7 +436,7 @@ def persistently(uri: str, attempt: Callable[[], Result]) -> Result:
 @contextmanager
 def open_read(uri: str) -> Iterator[BinaryIO]:
     """A seekable file that reads ranges of an object."""
-    filesystem, path = resolve(uri)
+    filesystem, path = _to_read(uri)
     with explained(uri), filesystem.open(path, "rb") as file:
         yield file
 

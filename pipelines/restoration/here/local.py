@@ -90,6 +90,8 @@ class Local:
         """
         if medium_of(source.name) is None:
             raise KeyError(source.suffix)
+        if storage.is_no_file(source):
+            return Outcome(FAILED, storage.NO_FILE)
         try:
             with tempfile.TemporaryDirectory() as folder:
                 return _File(self, source, targets, Path(folder)).restored(told)
@@ -111,7 +113,7 @@ class Local:
 def seconds_of(path: Path) -> float | None:
     """How long a clip lasts, by its header; None where it does not say so, and of other kinds."""
     kind = medium_of(path.name)
-    if kind is None or kind.name != "clip":
+    if kind is None or kind.name != "clip" or storage.is_no_file(path):
         return None
     try:
         with av.open(str(path), metadata_errors="replace") as container:

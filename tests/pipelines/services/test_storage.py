@@ -51,6 +51,18 @@ def test_the_ending_of_a_name(name, ending):
     assert storage.ending_of(f"s3://bucket/{name}") == ending
 
 
+def test_what_is_no_file_is_told_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(StorageError, match=r"pipe\.png: is no file: .* pipe"):
+        storage.fetch(str(tmp_path / "pipe.png"), str(tmp_path))
+    with pytest.raises(StorageError, match="is no file"):
+        storage.read_bytes(str(tmp_path / "pipe.png"))
+    with pytest.raises(StorageError, match="is no file"), storage.open_read(str(tmp_path)):
+        pass
+    with pytest.raises(StorageError, match="not found"):
+        storage.fetch(str(tmp_path / "nothing.png"), str(tmp_path))
+
+
 def test_a_long_name_is_cut_to_one_of_a_file_and_stays_its_own():
     assert storage.as_file_name("cam1/a b.png") == "cam1_a b.png"
     one, other = (storage.as_file_name("☔" * 300 + end) for end in ("a", "b"))

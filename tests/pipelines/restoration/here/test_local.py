@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from pipelines.restoration.here.local import Local, Targets, seconds_of
 from pipelines.restoration.manifest import FAILED, PASSED, REJECTED, RESTORED
 from pipelines.restoration.restore import RestoreConfig, restore
 from pipelines.restoration.settings import Settings
+from pipelines.services import storage
 from spair_core import inference, weights
 from spair_core.network import Spair
 from tests.pipelines.media.samples import encoded, make_archive, make_table
@@ -125,6 +127,15 @@ def test_what_the_model_cannot_do_fails_and_says_so(source, local, tmp_path, mon
     monkeypatch.setattr(inference, "restore_window", full)
     outcome = local.restore(source / "photo.png", Targets(str(tmp_path / "out.png")))
     assert (outcome.verdict, outcome.reason) == (FAILED, "the model could not restore it: out of memory")
+
+
+@pytest.mark.parametrize("name", ["pipe.png", "pipe.mp4", "link.png"])
+def test_what_is_no_file_is_told_and_not_waited_for(local, tmp_path, name):
+    path = tmp_path / name
+    path.symlink_to(tmp_path / "nowhere") if name == "link.png" else os.mkfifo(path)
+    assert seconds_of(path) is None
+    outcome = local.restore(path, Targets(str(tmp_path / "out.png")))
+    assert (outcome.verdict, outcome.reason) == (FAILED, storage.NO_FILE)
 
 
 def test_what_nobody_foresaw_is_told_and_the_next_file_is_done(source, local, tmp_path, monkeypatch):
