@@ -259,7 +259,9 @@ def _by_name(one: Planned) -> Verdict:
     """On what is not to be restored, whatever is in it."""
     item = one.item
     if one.kind == OTHER:
-        verdict, reason = IGNORED, "nothing that can be restored, by its ending"
+        linked = storage.is_no_file(item.uri)
+        reason = storage.NO_FILE if linked else "nothing that can be restored, by its ending"
+        verdict = IGNORED
     else:
         verdict, reason = REJECTED, "a folder cannot keep its name (an empty part, . or ..); a bucket can"
     return Verdict(

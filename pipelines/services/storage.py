@@ -62,7 +62,7 @@ PATIENCE = 120.0
 MISSPELT = re.compile(r"[a-z][a-z0-9+]+:/?(?!/)")
 """The beginning of a URI with fewer than two slashes after its scheme."""
 TAR = ".tar"
-NO_FILE = "is no file: a folder, a pipe, a socket, a device, or a link to nothing"
+NO_FILE = "is no file: a folder (or a link to one), a pipe, a socket, a device, or a link to nothing"
 LONGEST_NAME = 200
 """Bytes; file systems take 255, of which something may be added to it."""
 FOLDER = "_spair"
@@ -333,15 +333,16 @@ def upload(local: Path, uri: str) -> None:
 
 
 def _to_read(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    filesystem, path = resolve(uri)
-    if isinstance(filesystem, LocalFileSystem) and is_no_file(Path(path)):
+    if is_no_file(uri):
         raise StorageError(f"{uri}: {NO_FILE}")
-    return filesystem, path
+    return resolve(uri)
 
 
-def is_no_file(path: Path) -> bool:
-    """Whether something is there, but no file: to read it may take for ever."""
-    return os.path.lexists(path) and not path.is_file()
+def is_no_file(uri: str) -> bool:
+    """Whether something is there on this machine, but no file: to read it may take for ever."""
+    filesystem, path = resolve(uri)
+    local = isinstance(filesystem, LocalFileSystem)
+    return local and os.path.lexists(path) and not Path(path).is_file()
 
 
 def download(uri: str, local: Path, size: int | None = None) -> None:

@@ -90,7 +90,7 @@ class Local:
         """
         if medium_of(source.name) is None:
             raise KeyError(source.suffix)
-        if storage.is_no_file(source):
+        if storage.is_no_file(str(source)):
             return Outcome(FAILED, storage.NO_FILE)
         try:
             with tempfile.TemporaryDirectory() as folder:
@@ -113,7 +113,7 @@ class Local:
 def seconds_of(path: Path) -> float | None:
     """How long a clip lasts, by its header; None where it does not say so, and of other kinds."""
     kind = medium_of(path.name)
-    if kind is None or kind.name != "clip" or storage.is_no_file(path):
+    if kind is None or kind.name != "clip" or storage.is_no_file(str(path)):
         return None
     try:
         with av.open(str(path), metadata_errors="replace") as container:

@@ -231,6 +231,17 @@ def test_any_name_will_do(cluster, footage, mlflow_store, photos, tmp_path, plac
     assert restore.restore(config).already == len(NAMES)
 
 
+def test_a_link_to_a_folder_is_not_followed_and_told_as_such(tmp_path, mlflow_store, tiny_weights):
+    (tmp_path / "model").write_bytes(tiny_weights)
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "more").symlink_to(tmp_path)
+    config = RestoreConfig(f"{tmp_path}/raw", f"{tmp_path}/dry", model=f"{tmp_path}/model", panels=0)
+    restore.restore(config)
+    ((key, verdict, reason),) = [(one.key, one.verdict, one.reason) for one in Manifest(config.destination)]
+    assert (key, verdict) == ("more", IGNORED)
+    assert "a folder (or a link to one)" in reason
+
+
 def test_names_that_lead_out_of_a_folder_are_rejected_before_any_work(
     s3, tmp_path, monkeypatch, mlflow_store, tiny_weights
 ):
