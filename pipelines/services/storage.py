@@ -130,21 +130,27 @@ def resolve(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     scheme, _, rest = uri.partition("://")
     if MISSPELT.match(uri) and "://" not in uri:
         raise StorageError(f"{uri}: a URI has two slashes after its scheme: {uri.partition(':')[0]}://...")
-    if not rest and "://" not in uri:
+    if not uri:
+        raise StorageError("an empty name; write . for the folder that you are in")
+    if "://" not in uri:
         return _filesystem("file"), os.path.abspath(uri)
     if scheme == "file":
         return _filesystem("file"), unquote(urlsplit(uri).path)
-    if not rest.strip("/"):
+    if not (rest.partition("/")[0] if scheme in S3_SCHEMES else rest.strip("/")):
         raise StorageError(f"{uri}: names no bucket; write {scheme}://BUCKET/PREFIX")
     try:
-        filesystem = _filesystem(scheme)
-        if scheme in S3_SCHEMES and not _in_ray_worker():
+        if scheme not in S3_SCHEMES:
+            with explained(uri):
+                return cast(tuple[fsspec.AbstractFileSystem, str], fsspec.url_to_fs(uri))
+        if not _in_ray_worker():
             _ask(scheme, rest.partition("/")[0])
-        return filesystem, rest.rstrip("/") if scheme != "memory" else "/" + rest.strip("/")
+        return _filesystem(scheme), rest.rstrip("/")
     except ValueError as error:
         raise StorageError(
             f"{uri}: the scheme {scheme}:// is unknown; use a path, file:// or s3://"
         ) from error
+    except TypeError as error:
+        raise StorageError(f"{uri}: {scheme}:// needs to be told more than its URIs do: {error}") from error
     except ImportError as error:
         raise StorageError(f"{uri}: {scheme}:// needs another package: {error}") from error
 

@@ -48,7 +48,7 @@ class Named:
 
 def endings() -> str:
     """Those of names that can be restored."""
-    return " ".join(sorted(suffix for kind in MEDIA for suffix in kind.suffixes))
+    return " ".join(sorted({suffix for kind in MEDIA for suffix in kind.suffixes}))
 
 
 def find(places: Sequence[str], out: str | None) -> list[Named]:

@@ -1,6 +1,10 @@
 import errno
 import os
 import resource
+import threading
+import zipfile
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -144,8 +148,31 @@ def test_locations_that_cannot_be(s3):
         storage.read_bytes("s3:/bucket/x")
     with pytest.raises(StorageError, match="names no bucket"):
         storage.read_bytes("s3://")
+    with pytest.raises(StorageError, match="names no bucket"):
+        storage.read_bytes("s3:///x")
+    with pytest.raises(StorageError, match=r"an empty name; write \. for"):
+        storage.read_bytes("")
+    with pytest.raises(StorageError, match="github:// needs to be told more"):
+        storage.read_bytes("github://a/b")
+    with pytest.raises(StorageError, match=r"ftp://127\.0\.0\.1:9/x: the store cannot be reached"):
+        storage.read_bytes("ftp://127.0.0.1:9/x")
     with pytest.raises(StorageError, match="no-such-bucket"):
         list(storage.list_objects("s3://no-such-bucket/x"))
+
+
+def test_other_schemes_are_read_as_fsspec_does(tmp_path):
+    (tmp_path / "a b.txt").write_bytes(b"hello")
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("in/a.txt", b"packed")
+    assert storage.read_bytes(f"zip://in/a.txt::{tmp_path}/x.zip") == b"packed"
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            place = f"http://127.0.0.1:{server.server_port}/a%20b.txt"
+            assert (storage.read_bytes(place), storage.size_of(place)) == (b"hello", 5)
+        finally:
+            server.shutdown()
 
 
 def test_a_wrong_secret_is_refused_with_the_remedy(s3, monkeypatch, fresh_clients):
