@@ -35,8 +35,10 @@ NUMBERS = itertools.count()
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """All tests on the session's cluster go to one worker: it is started once, and has its CPUs alone."""
+    """All tests on the session's cluster go to one worker: it is started once, and has its CPUs alone. Each
+    is told apart by its mark, also where another fixture brings the cluster."""
     if "cluster" in getattr(item, "fixturenames", ()):
+        item.add_marker(pytest.mark.cluster)
         item.add_marker(pytest.mark.xdist_group("cluster"))
 
 

@@ -66,6 +66,7 @@ def test_a_stage_is_told_what_is_left_and_replaces_its_files_of_an_earlier_run(t
     assert outcome.files == ("late/checkpoint", "late.log")
 
 
+@pytest.mark.long
 def test_the_kit_runs_without_a_gpu(tmp_path: Path) -> None:
     flags = ["--device", "cpu", "--tiny", "--only", "tests", "sanitizer", "training", "--out", str(tmp_path)]
     assert gpu.main(flags) == 0

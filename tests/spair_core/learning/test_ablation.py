@@ -31,6 +31,7 @@ def test_what_is_not_seen_is_the_frame_itself():
     assert len(set(VARIANTS.values())) == len(VARIANTS)
 
 
+@pytest.mark.long
 def test_all_are_judged_on_all(drive):
     table = ablation.ablate(drive, drive, "rain-light", SMALL, CPU)
     assert list(table) == list(VARIANTS)
@@ -41,6 +42,7 @@ def test_all_are_judged_on_all(drive):
     assert len(lines) == len(VARIANTS) + 2
 
 
+@pytest.mark.long
 def test_all_learn_from_the_same_crops(drive, monkeypatch):
     """Else it would be chance that is compared."""
     windows = ablation.drawn(drive, SMALL.single(*ablation.LEARNT), SMALL.windows)
@@ -80,6 +82,7 @@ def test_a_network_that_finds_all_and_mends_nothing_is_judged_so(drive):
     assert scores["gain"] == pytest.approx(0)
 
 
+@pytest.mark.long
 def test_the_command_prints_a_table(drive, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(ablation, "read_pack", lambda path: Pack() if path.name == "none" else drive)
     monkeypatch.setattr(ablation, "VARIANTS", {"x": Seen()})
