@@ -263,7 +263,7 @@ def _by_name(one: Planned) -> Verdict:
         reason = storage.NO_FILE if linked else "nothing that can be restored, by its ending"
         verdict = IGNORED
     else:
-        verdict, reason = REJECTED, "a folder cannot keep its name (an empty part, . or ..); a bucket can"
+        verdict, reason = REJECTED, f"{storage.NO_PATH}; a bucket can"
     return Verdict(
         item.key, one.kind, verdict, reason, source_uri=item.uri,
         source_identity=item.identity, finished_at=tracking.now(),

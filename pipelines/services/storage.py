@@ -62,6 +62,7 @@ PATIENCE = 120.0
 MISSPELT = re.compile(r"[a-z][a-z0-9+]+:/?(?!/)")
 """The beginning of a URI with fewer than two slashes after its scheme."""
 TAR = ".tar"
+NO_PATH = "a folder cannot keep its name (an empty part, . or ..)"
 NO_FILE = "is no file: a folder (or a link to one), a pipe, a socket, a device, or a link to nothing"
 LONGEST_NAME = 200
 """Bytes; file systems take 255, of which something may be added to it."""
@@ -339,14 +340,18 @@ def upload(local: Path, uri: str) -> None:
 
 
 def _to_read(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    if is_no_file(uri):
+    filesystem, path = resolve(uri)
+    if _is_no_file(filesystem, path):
         raise StorageError(f"{uri}: {NO_FILE}")
-    return resolve(uri)
+    return filesystem, path
 
 
 def is_no_file(uri: str) -> bool:
     """Whether something is there on this machine, but no file: to read it may take for ever."""
-    filesystem, path = resolve(uri)
+    return _is_no_file(*resolve(uri))
+
+
+def _is_no_file(filesystem: fsspec.AbstractFileSystem, path: str) -> bool:
     local = isinstance(filesystem, LocalFileSystem)
     return local and os.path.lexists(path) and not Path(path).is_file()
 

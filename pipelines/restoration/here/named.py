@@ -122,10 +122,7 @@ def targets(found: Sequence[Named], out: str | None, *, compare: bool) -> list[T
 
 def _below_out(out: str, one: Named) -> str:
     if storage.is_local(out) and not storage.is_path(one.key):
-        raise ValueError(
-            f"{one.uri}: a folder cannot keep its name (an empty part, . or ..); name it by itself, "
-            "or a bucket with --out"
-        )
+        raise ValueError(f"{one.uri}: {storage.NO_PATH}; name it by itself, or a bucket with --out")
     return storage.join(out, one.key)
 
 

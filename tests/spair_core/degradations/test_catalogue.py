@@ -65,14 +65,14 @@ def test_what_looks_like_it_is_in_the_clean_picture_too(entry, photos):
         pytest.skip(f"nothing is taken for {entry.name} on purpose")
     clean = photos[0][PLACES["whole"]]
     kept, changed = clean.copy(), 0
-    for seed in range(20):
+    for seed in range(60):
         made = degrade(Example(None, clean), np.random.default_rng(seed), entry.name, dry=1.0)
         assert (made.degraded == made.clean).all()
         assert not made.mask.any()
         assert (made.clean == entry.lookalike(clean, np.random.default_rng(seed))).all()
         changed += (made.clean != clean).any()
     assert (clean == kept).all()
-    assert 1 < changed < 15
+    assert 5 < changed < 50
 
 
 def test_names_are_told_apart(entry):
