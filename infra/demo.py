@@ -28,7 +28,7 @@ from infra.stack import StackError, object_store, ray_on_loopback, stop_on_signa
 from pipelines.media import medium_of
 from pipelines.restoration import manifest
 from pipelines.restoration.manifest import DONE, Manifest, Verdict
-from pipelines.services import storage
+from pipelines.services import locations, storage
 from spair_core.metrics import psnr_y
 
 JOB = Path(__file__).parents[1] / "jobs" / "nightly_derain.py"
@@ -82,7 +82,7 @@ def demonstrate(config: DemoConfig) -> None:
         print(f"Object store at {store['AWS_ENDPOINT_URL']}; making {SOURCE}/{NIGHT} ...", flush=True)
         items = list(footage.night(config.seed))
         for item in items:
-            storage.write_bytes(storage.join(SOURCE, NIGHT, item.key), item.data)
+            storage.write_bytes(locations.join(SOURCE, NIGHT, item.key), item.data)
         run_job(config, folder, store)
         report(items, folder)
     tell_where(config.folder)
@@ -114,15 +114,15 @@ def _anywhere(model: str) -> str:
 
 def report(items: list[Item], folder: Path) -> None:
     """Print the table, and copy what is shown out of the bucket."""
-    result = storage.join(DESTINATION, NIGHT)
+    result = locations.join(DESTINATION, NIGHT)
     verdicts = {verdict.key: verdict for verdict in Manifest(result)}
     print(f"\n{'item':<20} {'verdict':<9} {'degraded':>8} {'PSNR before':>12} {'after':>9}")
     for item in items:
         print(_line(_row(item, verdicts[item.key])))
     panel = f"{SHOWN_STILL.replace('/', '_')}.png"
-    storage.download(storage.join(result, manifest.FOLDER, "panels", panel), folder / "before-after.png")
-    storage.download(storage.join(SOURCE, NIGHT, SHOWN_CLIP), folder / "rainy.mp4")
-    storage.download(storage.join(result, SHOWN_CLIP), folder / "restored.mp4")
+    storage.download(locations.join(result, manifest.FOLDER, "panels", panel), folder / "before-after.png")
+    storage.download(locations.join(SOURCE, NIGHT, SHOWN_CLIP), folder / "rainy.mp4")
+    storage.download(locations.join(result, SHOWN_CLIP), folder / "restored.mp4")
     frames = [_frames(SHOWN_CLIP, (folder / name).read_bytes()) for name in ("rainy.mp4", "restored.mp4")]
     loop(frames[0], frames[1], folder / "drive.webp")
 

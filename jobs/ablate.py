@@ -17,7 +17,7 @@ from jobs.entry import run
 from pipelines.data import pairs
 from pipelines.judging import evaluation, paper
 from pipelines.judging.evaluation import EvaluateConfig, plain
-from pipelines.services import models, storage
+from pipelines.services import locations, models, storage
 from pipelines.training.settings import TrainConfig
 from pipelines.training.train import train
 
@@ -61,7 +61,7 @@ class AblateConfig:
 def main(config: AblateConfig) -> None:
     """Train and judge one net after another; the table grows with each."""
     if config.json:
-        storage.check_writable(storage.folder_of(config.json))
+        storage.check_writable(locations.folder_of(config.json))
     pairs.list_examples(config.test, limit=1)  # what is not there should be known before training
     results = {}
     for number in config.nets:

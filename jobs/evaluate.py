@@ -16,7 +16,7 @@ from typing import Any
 from jobs.entry import run
 from pipelines.judging import clips, paper
 from pipelines.judging.evaluation import EvaluateConfig, evaluate, plain, table
-from pipelines.services import cluster, storage
+from pipelines.services import cluster, locations, storage
 
 
 def main(config: EvaluateConfig) -> None:
@@ -24,7 +24,7 @@ def main(config: EvaluateConfig) -> None:
     found: Any
     cluster.check_answers()
     if config.json:
-        storage.check_writable(storage.folder_of(config.json))
+        storage.check_writable(locations.folder_of(config.json))
     if config.footage:
         judged = clips.judge_clips(config)
         print(clips.table(judged))

@@ -42,7 +42,7 @@ from pipelines.restoration.here.local import Device, Local, Outcome, Targets, To
 from pipelines.restoration.here.named import Named
 from pipelines.restoration.manifest import FAILED, IGNORED, REJECTED, RESTORED
 from pipelines.restoration.settings import Settings
-from pipelines.services import storage
+from pipelines.services import locations, storage
 from pipelines.services.faults import NothingThereError
 
 KEPT = "kept"
@@ -138,7 +138,7 @@ class _Shown:
     @contextmanager
     def file(self, one: Named) -> Iterator[Told]:
         """While a file is restored; how far it is in it can be told of clips."""
-        name, begun, shown = storage.name_of(one.uri), self.done, time.monotonic()
+        name, begun, shown = locations.name_of(one.uri), self.done, time.monotonic()
         length = seconds_of(Path(one.uri)) if one.local else None
 
         def told(frames: int, seconds: float) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from pipelines.data import shards
-from pipelines.services import models, storage, tracking
+from pipelines.services import locations, models, storage, tracking
 from spair_core import weights
 from spair_core.degradations.rain import LIGHT, RainConfig, add_rain
 from spair_core.images import encode_png
@@ -54,7 +54,7 @@ def world(
     """All that the README's commands speak of, on a small scale; gives the folder to run them in."""
     folder = tmp_path_factory.mktemp("readme")
     shutil.copy(empty_mlflow, folder / "mlflow.db")
-    filesystem, _ = storage.resolve("s3://tests/readme")
+    filesystem, _ = locations.resolve("s3://tests/readme")
     for bucket in BUCKETS:
         if not filesystem.exists(bucket):
             filesystem.mkdir(bucket)

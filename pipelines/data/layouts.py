@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from pipelines.data.owners import LAYOUTS, Folders, Layout, LayoutName, PairList, Role
 from pipelines.media import medium_of
-from pipelines.services import storage
+from pipelines.services import locations, storage
 from pipelines.services.storage import NothingStoredError, StorageError, StoredObject
 
 ROLES: Mapping[Role, str] = {"input": "degraded", "target": "clean", "mask": "mask"}
@@ -126,7 +126,7 @@ def _find(uri: str, name: LayoutName, split: str) -> Listing:
 
 def _views(uri: str, objects: Sequence[StoredObject]) -> Iterator[dict[str, StoredObject]]:
     """The objects by their paths: below the source, then as seen from the folders above it."""
-    above = storage.resolve(uri)[1].strip("/").split("/")
+    above = locations.resolve(uri)[1].strip("/").split("/")
     for depth in range(min(PARENTS, len(above)) + 1):
         start = above[len(above) - depth :]
         yield {"/".join([*start, item.key]): item for item in objects}
@@ -154,7 +154,7 @@ def _match(layout: Layout, files: Mapping[str, StoredObject], uri: str, split: s
         else:
             finds = _read_folders(part, files, layout.kind)
         for found in finds:
-            of_set = part.set or storage.join(uri, found.root).rstrip("/")
+            of_set = part.set or locations.join(uri, found.root).rstrip("/")
             of_split = part.split or split
             if isinstance(found, _Lone):
                 lone.setdefault(found.name, LeftOut(found.name, found.reason, of_set, of_split))

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipelines.services import storage
+from pipelines.services import locations, storage
 from pipelines.services.storage import StorageError
 from spair_core import images
 from spair_core.degradations.crops import Example, degrade
@@ -116,7 +116,7 @@ def write_shard(uri: str, rows: Sequence[dict[str, Any]]) -> Shard:
     ) as writer:
         for group in _grouped(rows):
             writer.write_table(pa.Table.from_pylist(group, schema=SCHEMA), row_group_size=len(group))
-    storage.write_bytes(storage.join(uri, name), sink.getvalue().to_pybytes())
+    storage.write_bytes(locations.join(uri, name), sink.getvalue().to_pybytes())
     return Shard(name, len(rows), rows[0]["split"])
 
 
@@ -142,12 +142,12 @@ def row_bytes(row: dict[str, Any]) -> int:
 def commit(uri: str, shards: Sequence[Shard], facts: dict[str, Any]) -> None:
     """Publish a data set: `_dataset.json`, with its shards and what else is known of it."""
     record = {"schema": VERSION, "shards": [asdict(shard) for shard in shards], **facts}
-    storage.write_bytes(storage.join(uri, RECORD), json.dumps(record, indent=1, sort_keys=True).encode())
+    storage.write_bytes(locations.join(uri, RECORD), json.dumps(record, indent=1, sort_keys=True).encode())
 
 
 def read_record(uri: str) -> dict[str, Any] | None:
     """The `_dataset.json` of a prefix, or None where it has none. Raises StorageError."""
-    location = storage.join(uri, RECORD)
+    location = locations.join(uri, RECORD)
     if not storage.exists(location):
         return None
     try:
@@ -164,7 +164,7 @@ def read_record(uri: str) -> dict[str, Any] | None:
 
 def shard_uris(uri: str, split: str | None = None) -> list[str]:
     """The shards of a data set (of one split), or the one that `uri` names itself. Raises StorageError."""
-    uri = storage.absolute(uri)
+    uri = locations.absolute(uri)
     if uri.endswith(".parquet"):
         return [uri]
     record = read_record(uri)
@@ -173,7 +173,9 @@ def shard_uris(uri: str, split: str | None = None) -> list[str]:
         if split is not None and split not in splits:
             raise StorageError(f"{uri}: has no split {split!r}, only {', '.join(sorted(splits))}")
         return [
-            storage.join(uri, shard["name"]) for shard in record["shards"] if split in (None, shard["split"])
+            locations.join(uri, shard["name"])
+            for shard in record["shards"]
+            if split in (None, shard["split"])
         ]
     found = [item.uri for item in storage.list_objects(uri) if item.key.endswith(".parquet")]
     if not found:
@@ -186,7 +188,7 @@ def digest(uri: str, split: str | None = None) -> str:
 
     Changes with the pictures, not with the place. Raises StorageError.
     """
-    names = sorted(storage.name_of(shard) for shard in shard_uris(uri, split))
+    names = sorted(locations.name_of(shard) for shard in shard_uris(uri, split))
     return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 
@@ -212,7 +214,7 @@ def read_row_group(group: RowGroup) -> list[dict[str, Any]]:
 
 @lru_cache(maxsize=64)
 def _open(uri: str) -> pq.ParquetFile:
-    filesystem, path = storage.arrow_filesystem(uri)
+    filesystem, path = locations.arrow_filesystem(uri)
     with storage.explained(uri):
         try:
             file = pq.ParquetFile(path, filesystem=filesystem, pre_buffer=True)

@@ -27,7 +27,7 @@ from pipelines.judging import clips, evaluation
 from pipelines.judging.contenders import Look, measured, picture_row, sorted_out
 from pipelines.judging.evaluation import EvaluateConfig
 from pipelines.media import MediumError, Piece, medium, medium_of
-from pipelines.services import cluster, models, storage, tracking
+from pipelines.services import cluster, locations, models, storage, tracking
 from pipelines.services.models import ModelError, ResolvedModel
 from pipelines.services.quarantine import Quarantine, QuarantinedError, unforeseen
 from pipelines.services.storage import StorageError
@@ -183,7 +183,7 @@ def compare(config: CompareConfig) -> Comparison:
         run.log_bytes("comparison.txt", str(comparison).encode())
         run.log_bytes("comparison.json", json.dumps(evaluation.plain(asdict(comparison)), indent=1).encode())
         for place, (key, png) in enumerate(panels):
-            run.log_bytes(f"panels/{place:02d}-{storage.as_file_name(key)}.png", png)
+            run.log_bytes(f"panels/{place:02d}-{locations.as_file_name(key)}.png", png)
     return comparison
 
 

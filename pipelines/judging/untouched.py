@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipelines.data import pairs
 from pipelines.judging.contenders import Look, measured, picture_row, sorted_out
-from pipelines.services import cluster, storage
+from pipelines.services import cluster, locations, storage
 from pipelines.services.models import ResolvedModel
 from spair_core import images, metrics
 from spair_core.footage import Window
@@ -57,7 +57,7 @@ def untouched(
     `limit` bounds the pictures of each of them (of shards, the row groups so that as many remain).
     Raises StorageError; ValueError where no picture could be read.
     """
-    targets = {uri: storage.join(uri, "target") for uri in clean}
+    targets = {uri: locations.join(uri, "target") for uri in clean}
     places = [target if storage.exists(target) else uri for uri, target in targets.items()]
     items = pairs.list_examples(places, layout="clean", limit=limit)
     cluster.connect()

@@ -10,8 +10,9 @@ from typing import Any
 
 from pipelines.reports.tally import LOST, Tally
 from pipelines.restoration.manifest import DONE, VERDICTS, Manifest
-from pipelines.services import storage
-from pipelines.services.storage import FOLDER, StorageError
+from pipelines.services import locations, storage
+from pipelines.services.locations import FOLDER
+from pipelines.services.storage import StorageError
 
 NIGHTS = 30
 """Earlier nights that are looked for at most."""
@@ -94,7 +95,7 @@ def earlier(destination: str, named: Iterable[str] = ()) -> Iterator[Night]:
 
 def numbers(destination: str) -> str:
     """Where a night's numbers lie."""
-    return storage.join(destination, FOLDER, "report.json")
+    return locations.join(destination, FOLDER, "report.json")
 
 
 def _night(destination: str) -> Night:

@@ -15,8 +15,9 @@ from pipelines.reports import history, night_page
 from pipelines.reports.exhibits import exhibits
 from pipelines.reports.tally import Tally
 from pipelines.restoration.manifest import Manifest
-from pipelines.services import storage, tracking
-from pipelines.services.storage import FOLDER, NothingStoredError, StorageError
+from pipelines.services import locations, storage, tracking
+from pipelines.services.locations import FOLDER
+from pipelines.services.storage import NothingStoredError, StorageError
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class ReportConfig:
     @property
     def page(self) -> str:
         """Where the page goes."""
-        return self.out or storage.join(self.destination, FOLDER, "report.html")
+        return self.out or locations.join(self.destination, FOLDER, "report.html")
 
 
 def report(config: ReportConfig) -> str:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pipelines.data import pairs, shards
 from pipelines.reports import page
-from pipelines.services import cluster, models, storage, tracking
+from pipelines.services import cluster, locations, models, storage, tracking
 from pipelines.services.models import ResolvedModel
 from pipelines.services.tracking import Run
 from spair_core import images, weights
@@ -97,7 +97,7 @@ def report(config: AnalyseConfig) -> list[Outcome]:
         index = page.index(model.uri, good, rejected).encode()
         for step, numbers in enumerate(good.values()):
             run.log_metrics(numbers, step)
-        storage.write_bytes(storage.join(config.destination, "index.html"), index)
+        storage.write_bytes(locations.join(config.destination, "index.html"), index)
         run.log_bytes("index.html", index)
         if not good:
             reasons = "\n".join(f"{name}: {reason}" for name, reason in rejected)
@@ -137,7 +137,7 @@ def _of_data(config: AnalyseConfig, model: ResolvedModel, run: Run) -> Iterator[
 def _of_picture(config: AnalyseConfig, model: ResolvedModel, run: Run) -> dict[str, Any]:
     uris = {"input": config.picture, "target": config.clean, "mask": config.mask}
     row = {role: None if uri is None else storage.read_bytes(uri) for role, uri in uris.items()}
-    key = posixpath.splitext(storage.name_of(config.picture or ""))[0]
+    key = posixpath.splitext(locations.name_of(config.picture or ""))[0]
     return _Analyst(config, model, run)(
         {**row, "set": "", "key": key, "source": config.picture, "error": None}
     )
@@ -182,9 +182,9 @@ class _Analyst:
             f"{name}.npz": _maps(found),
         }
         for path, data in files.items():
-            storage.write_bytes(storage.join(self.config.destination, path), data)
+            storage.write_bytes(locations.join(self.config.destination, path), data)
             self.run.log_bytes(path, data)
-        return storage.join(self.config.destination, f"{name}.html")
+        return locations.join(self.config.destination, f"{name}.html")
 
 
 def _decoded(row: dict[str, Any], threshold: float) -> tuple[NDArray[np.uint8], Truth | None]:

@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipelines.services import storage, tracking
+from pipelines.services import locations, storage, tracking
 from pipelines.services.faults import HeldError
 from pipelines.services.storage import StorageError
 
@@ -69,7 +69,7 @@ class Lease:
     """A destination's lease, for one job."""
 
     def __init__(self, destination: str, pace: Pace | None = None) -> None:
-        self.folder = storage.join(destination, storage.FOLDER, "lease")
+        self.folder = locations.join(destination, locations.FOLDER, "lease")
         self.pace = pace or Pace()
         now = tracking.now()
         holder = f"process {os.getpid()} on {socket.gethostname()}"
@@ -190,7 +190,7 @@ class Lease:
             storage.write_bytes(self._uri(self.ticket.name), json.dumps(asdict(self.ticket)).encode())
 
     def _uri(self, name: str) -> str:
-        return storage.join(self.folder, f"{name}.json")
+        return locations.join(self.folder, f"{name}.json")
 
 
 def _machine() -> str:

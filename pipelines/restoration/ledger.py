@@ -26,7 +26,7 @@ from pipelines.restoration.manifest import (
     Manifest,
     Verdict,
 )
-from pipelines.services import storage, tracking
+from pipelines.services import locations, storage, tracking
 from pipelines.services.faults import TooManyLostError
 
 FLUSH_SECONDS = 5.0
@@ -205,9 +205,9 @@ class Ledger:
     def keep_panels(self) -> Iterator[tuple[str, bytes]]:
         """Write the panels beside the manifest; their names and PNGs."""
         for _, key, png in self.panels:
-            name = f"{storage.as_file_name(key)}.png"
-            folder = storage.join(self.accounts.destination, manifest.FOLDER, "panels")
-            storage.write_bytes(storage.join(folder, name), png)
+            name = f"{locations.as_file_name(key)}.png"
+            folder = locations.join(self.accounts.destination, manifest.FOLDER, "panels")
+            storage.write_bytes(locations.join(folder, name), png)
             yield name, png
 
     def confirm(self, key: str) -> None:
@@ -232,7 +232,7 @@ class Ledger:
                 source_uri=item["uri"],
                 source_identity=item["identity"],
                 source_digest=row["digest"],
-                output_uri=storage.join(self.accounts.destination, key) if done else "",
+                output_uri=locations.join(self.accounts.destination, key) if done else "",
                 output_digest=row["output_digest"],
                 width=int(row["width"]),
                 height=int(row["height"]),

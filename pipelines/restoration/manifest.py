@@ -23,10 +23,10 @@ from itertools import islice
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.services import storage, tracking
+from pipelines.services import locations, storage, tracking
 from pipelines.services.storage import StorageError
 
-FOLDER = storage.FOLDER
+FOLDER = locations.FOLDER
 EARLIER = "manifest.parquet"
 """The whole manifest, as version 0.1.0 wrote it; the first commit replaces it."""
 PART_ROWS = 50_000
@@ -99,9 +99,9 @@ class Manifest:
 
     def __init__(self, destination: str) -> None:
         """Reads the index, and the journal of a broken run. Raises StorageError."""
-        self.folder = storage.join(destination, FOLDER)
-        self.uri = storage.join(self.folder, "manifest.json")
-        self._journal = storage.join(self.folder, "journal")
+        self.folder = locations.join(destination, FOLDER)
+        self.uri = locations.join(self.folder, "manifest.json")
+        self._journal = locations.join(self.folder, "journal")
         self._parts = self._indexed()
         self._replaced: list[Part] = []
         self._pending: list[Verdict] = []
@@ -141,7 +141,7 @@ class Manifest:
         """Journal the verdicts taken down since the last time."""
         if self._pending:
             name = f"{tracking.now().replace(':', '')}-{uuid.uuid4().hex}.parquet"
-            _write(storage.join(self._journal, name), self._pending)
+            _write(locations.join(self._journal, name), self._pending)
             self._pending = []
 
     def commit(self) -> None:
@@ -162,19 +162,19 @@ class Manifest:
 
     def part_uris(self) -> list[str]:
         """Where the committed parts are, in order."""
-        return [storage.join(self.folder, part.file) for part in self._parts]
+        return [locations.join(self.folder, part.file) for part in self._parts]
 
     def _clean(self, kept: Sequence[Part], replaced: Sequence[Part]) -> None:
         """Remove the journal, and what no reader of this index or the one before it can want."""
         storage.delete(self._journal)
         wanted = {part.file for part in (*kept, *replaced)}
-        there = storage.join(self.folder, "manifest")
+        there = locations.join(self.folder, "manifest")
         if storage.exists(there):
             for item in list(storage.list_objects(there)):
                 if f"manifest/{item.key}" not in wanted:
                     storage.delete(item.uri)
         if EARLIER not in wanted:
-            storage.delete(storage.join(self.folder, EARLIER))
+            storage.delete(locations.join(self.folder, EARLIER))
 
     def _shared(
         self, fresh: Sequence[tuple[str, Verdict | None]]
@@ -192,11 +192,11 @@ class Manifest:
     def _written(self, verdicts: Iterator[Verdict]) -> Iterator[Part]:
         while chunk := list(islice(verdicts, PART_ROWS)):
             name = f"manifest/{uuid.uuid4().hex}.parquet"
-            _write(storage.join(self.folder, name), chunk)
+            _write(locations.join(self.folder, name), chunk)
             yield Part(name, chunk[0].key, dict(Counter(verdict.verdict for verdict in chunk)))
 
     def _rows(self, part: Part) -> Iterator[Verdict]:
-        return _read(storage.join(self.folder, part.file))
+        return _read(locations.join(self.folder, part.file))
 
     def _indexed(self) -> list[Part]:
         if storage.exists(self.uri):
@@ -205,7 +205,7 @@ class Manifest:
                 return [Part(**part) for part in index["parts"]]
             except (ValueError, KeyError, TypeError) as error:
                 raise StorageError(_damaged(self.uri, error)) from error
-        earlier = storage.join(self.folder, EARLIER)
+        earlier = locations.join(self.folder, EARLIER)
         return [Part(EARLIER, "")] if storage.exists(earlier) else []
 
 

@@ -28,7 +28,7 @@ from pipelines.media import (
 )
 from pipelines.restoration import manifest
 from pipelines.restoration.manifest import FAILED, PASSED, REJECTED, RESTORED
-from pipelines.services import remote, storage
+from pipelines.services import locations, remote, storage
 from pipelines.services.quarantine import GivenUpError, Quarantine, QuarantinedError, unforeseen
 from pipelines.services.remote import Remote
 from pipelines.services.storage import StorageError
@@ -61,7 +61,7 @@ class Work:
     @property
     def staging(self) -> str:
         """Where the parts of items wait to be joined."""
-        return storage.join(self.destination, manifest.FOLDER, "staging")
+        return locations.join(self.destination, manifest.FOLDER, "staging")
 
 
 def decode(
@@ -141,7 +141,7 @@ def encode(row: dict[str, Any], work: Work, quarantine: Quarantine) -> dict[str,
     try:
         with quarantine.hold(f"encode {row['key']} {row['part']}", to_the_end=True):
             if piece is None or (medium(row["kind"]).join is None and row["degraded_share"] == 0):
-                storage.copy(row["uri"], storage.join(work.destination, row["key"]))
+                storage.copy(row["uri"], locations.join(work.destination, row["key"]))
                 return {**slim, "output_digest": row["digest"], "verdict": PASSED}
             return {**slim, "output_digest": _written(row, piece, work)}
     except (QuarantinedError, StorageError, OSError, ValueError) as error:
@@ -154,14 +154,14 @@ def _written(row: dict[str, Any], piece: Piece, work: Work) -> str:
     """Write the item, or a part of it that is yet to be joined; the digest of what was written."""
     kind = medium(row["kind"])
     data = kind.write(piece.state, piece.window.pixels, work.encoding)
-    whole = storage.join(work.destination, row["key"])
+    whole = locations.join(work.destination, row["key"])
     storage.write_bytes(_part(work, row["key"], int(row["part"])) if kind.join else whole, data)
     return hashlib.sha256(data).hexdigest()
 
 
 def _part(work: Work, key: str, part: int) -> str:
     name = hashlib.sha256(key.encode()).hexdigest()[:32]
-    return storage.join(work.staging, name, f"{part:06d}")
+    return locations.join(work.staging, name, f"{part:06d}")
 
 
 @ray.remote(num_cpus=0.5, max_retries=2)
@@ -170,7 +170,7 @@ def join(work: Work, item: dict[str, Any], parts: int, passed: bool) -> tuple[st
     could not be kept."""
     try:
         if passed:
-            storage.copy(item["uri"], storage.join(work.destination, item["key"]))
+            storage.copy(item["uri"], locations.join(work.destination, item["key"]))
             return "", "", ""
         names = [_part(work, item["key"], part) for part in range(parts)]
         digest, notes = _joined(work, item, lambda: map(storage.read_bytes, names))
@@ -185,7 +185,7 @@ def _joined(
     work: Work, item: dict[str, Any], data: Callable[[], Iterator[bytes]]
 ) -> tuple[str, Sequence[str]]:
     """Write an item of its parts; its digest, and what could not be kept."""
-    join, whole = medium(item["kind"]).join, storage.join(work.destination, item["key"])
+    join, whole = medium(item["kind"]).join, locations.join(work.destination, item["key"])
     assert join is not None
     with tempfile.TemporaryDirectory() as folder, _at_hand(item["uri"], item["size"]) as source:
         if isinstance(source, Remote) and remote.writable(whole):

@@ -16,7 +16,8 @@ from typing import Literal, NamedTuple
 
 from pipelines.media import medium_of
 from pipelines.restoration.manifest import DONE, FOLDER, OTHER, REJECTED, Verdict
-from pipelines.services.storage import StoredObject, is_path
+from pipelines.services.locations import is_path
+from pipelines.services.storage import StoredObject
 
 
 @dataclass(frozen=True)

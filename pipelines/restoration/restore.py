@@ -26,7 +26,7 @@ from pipelines.restoration.pieces import GIVEN_UP, UNCHANGED, UNUSABLE, Work, jo
 from pipelines.restoration.plan import Forecast, Planned, Selection, Terms, beside, plan
 from pipelines.restoration.settings import Settings
 from pipelines.restoration.stream import Stream
-from pipelines.services import cluster, models, storage, tracking
+from pipelines.services import cluster, locations, models, storage, tracking
 from pipelines.services.models import ModelError, ResolvedModel
 from spair_core.inference import Chosen, chosen
 
@@ -173,10 +173,10 @@ def forecast(config: RestoreConfig) -> Forecast:
 
 def orphans(config: RestoreConfig, book: Manifest) -> Iterator[Verdict]:
     """What was restored of items that are no longer at the source."""
-    source = storage.absolute(config.source)
+    source = locations.absolute(config.source)
     for item, verdict in beside(storage.list_objects(config.source), iter(book)):
         gone = verdict if item is None else None
-        if gone is not None and gone.source_uri == storage.join(source, gone.key):
+        if gone is not None and gone.source_uri == locations.join(source, gone.key):
             yield gone
 
 
@@ -185,7 +185,7 @@ def _tell(line: str) -> None:
 
 
 def _check_apart(source: str, destination: str) -> None:
-    a, b = (f"{storage.resolve(uri)[1].rstrip('/')}/" for uri in (source, destination))
+    a, b = (f"{locations.resolve(uri)[1].rstrip('/')}/" for uri in (source, destination))
     if a.startswith(b) or b.startswith(a):
         raise ValueError(f"{source} and {destination} overlap: restored items would be read again as sources")
 
@@ -223,7 +223,7 @@ def _restore_all(
 
 
 def _planned(config: RestoreConfig, model: ResolvedModel, book: Manifest) -> Iterator[Planned]:
-    terms = Terms(model.digest, config.options, storage.is_local(config.destination))
+    terms = Terms(model.digest, config.options, locations.is_local(config.destination))
     return plan(storage.list_objects(config.source), iter(book), config.selection, terms)
 
 
@@ -263,7 +263,7 @@ def _by_name(one: Planned) -> Verdict:
         reason = storage.NO_FILE if linked else "nothing that can be restored, by its ending"
         verdict = IGNORED
     else:
-        verdict, reason = REJECTED, f"{storage.NO_PATH}; a bucket can"
+        verdict, reason = REJECTED, f"{locations.NO_PATH}; a bucket can"
     return Verdict(
         item.key, one.kind, verdict, reason, source_uri=item.uri,
         source_identity=item.identity, finished_at=tracking.now(),
@@ -274,7 +274,7 @@ def _work(config: RestoreConfig, model: ResolvedModel) -> Work:
     precision = config.precision
     assert precision != "auto"
     return Work(
-        storage.absolute(config.destination),
+        locations.absolute(config.destination),
         model.data,
         model.card.network.references,
         precision,

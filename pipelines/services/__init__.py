@@ -3,4 +3,4 @@
 It knows pictures and networks only as files.
 """
 
-__all__ = ["cluster", "faults", "quarantine", "remote", "storage", "tracking"]
+__all__ = ["cluster", "faults", "locations", "quarantine", "remote", "storage", "tracking"]

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
-from pipelines.services import storage
+from pipelines.services import locations, storage
 from pipelines.services.storage import StorageError
 
 Written = TypeVar("Written")
@@ -43,7 +43,7 @@ class Remote:
     @property
     def suffix(self) -> str:
         """The ending of its name, with its dot."""
-        return storage.ending_of(self.uri)
+        return locations.ending_of(self.uri)
 
     def open(self) -> io.BufferedReader:
         """A seekable file of the object as it is now. Raises StorageError, also while it is read."""
@@ -103,7 +103,7 @@ class Beginning:
 
 def stays(uri: str, size: int, endings: frozenset[str]) -> bool:
     """Whether an object is used where it is: it is large, elsewhere, and its name ends so."""
-    return size > LARGE and Remote(uri).suffix.lower() in endings and not storage.is_local(uri)
+    return size > LARGE and Remote(uri).suffix.lower() in endings and not locations.is_local(uri)
 
 
 @contextmanager
@@ -126,7 +126,7 @@ def at_hand(uri: str, size: int, endings: frozenset[str]) -> Iterator[Path | Rem
 
 def writable(uri: str) -> bool:
     """Whether an object there can be written as it comes."""
-    return uri.partition("://")[0] in storage.S3_SCHEMES
+    return uri.partition("://")[0] in locations.S3_SCHEMES
 
 
 class _Ranges(io.RawIOBase):
@@ -134,7 +134,7 @@ class _Ranges(io.RawIOBase):
 
     def __init__(self, uri: str) -> None:
         self.name = uri
-        self._filesystem, self._path = storage.resolve(uri)
+        self._filesystem, self._path = locations.resolve(uri)
         self._size, self._place = storage.size_of(uri), 0
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
 
@@ -234,7 +234,7 @@ class _Upload(_Parts):
 
     def __init__(self, uri: str, beginning: bytes) -> None:
         super().__init__(uri, self._next)
-        self._filesystem, path = storage.resolve(uri)
+        self._filesystem, path = locations.resolve(uri)
         bucket, _, key = path.partition("/")
         self._object = {"Bucket": bucket, "Key": key}
         self._sent: list[dict[str, Any]] = []

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from pipelines.data.shards import RowGroup
-from pipelines.services import models, storage
+from pipelines.services import locations, models
 from pipelines.services.models import ResolvedModel
 from spair_core import network
 from spair_core.learning import CropConfig, LearningConfig, Phase
@@ -106,7 +106,7 @@ class TrainConfig:
         """Where the weights come from, for the model file's header."""
         facts: dict[str, Any] = {
             "preset": self.preset,
-            "data": " ".join(sorted({storage.name_of(uri) for uri in self.data})),
+            "data": " ".join(sorted({locations.name_of(uri) for uri in self.data})),
             "pictures": sum(group.rows for group in groups),
             "epochs": f"{self.localize_epochs} + {self.restore_epochs}{' joint' if self.joint else ''}",
             "batch": f"{self.batch_size} crops of {self.crops.crop_size}",
@@ -120,12 +120,12 @@ class TrainConfig:
         """The same for workers, which read and write what lies at its locations from folders of their own."""
 
         def absolute(uri: str | None) -> str | None:
-            return uri and storage.absolute(uri)
+            return uri and locations.absolute(uri)
 
         crops = self.crops
         layers, masks, shakes = absolute(crops.layers), absolute(crops.shadow_masks), absolute(crops.shakes)
         crops = replace(crops, layers=layers, shadow_masks=masks, shakes=shakes)
-        return replace(self, storage=storage.absolute(self.storage), crops=crops)
+        return replace(self, storage=locations.absolute(self.storage), crops=crops)
 
     @property
     def epochs(self) -> int:

@@ -14,7 +14,7 @@ from ray.train.torch import TorchTrainer
 
 from pipelines.data import shards
 from pipelines.data.shards import RowGroup, list_row_groups
-from pipelines.services import cluster, faults, models, storage, tracking
+from pipelines.services import cluster, faults, locations, models, storage, tracking
 from pipelines.training.settings import TrainConfig
 from pipelines.training.worker import read_checkpoint, work
 from spair_core import weights
@@ -34,7 +34,7 @@ def train(config: TrainConfig) -> str:
     storage.check_writable(config.storage)
     groups = list_row_groups(config.data, "train")
     held_out = list_row_groups(config.validation, "val") if config.validation else []
-    filesystem, path = storage.arrow_filesystem(config.storage)
+    filesystem, path = locations.arrow_filesystem(config.storage)
     start = config.start()
     job = {"config": config.anywhere(), "groups": groups, "held_out": held_out, "start": start}
     cluster.connect(worker_output=True)
@@ -83,7 +83,7 @@ def _publish(
     )
     # Half precision changes no pixel by more than rounding and halves what every actor loads.
     data = weights.save(model, card, torch.float16)
-    location = storage.join(config.storage, config.name, "model.safetensors")
+    location = locations.join(config.storage, config.name, "model.safetensors")
     storage.write_bytes(location, data)
     name = config.register_as or f"spair-{config.task}"
     digests = {uri: shards.digest(uri, "train") for uri in config.data}

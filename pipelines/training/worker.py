@@ -20,7 +20,7 @@ from ray.train.torch import get_device, prepare_model
 
 from pipelines.data.crop_stream import epoch_batches
 from pipelines.data.shards import RowGroup, judged_example, read_row_group
-from pipelines.services import storage, tracking
+from pipelines.services import locations, storage, tracking
 from pipelines.services.models import ResolvedModel
 from pipelines.training.settings import TrainConfig
 from spair_core import inference, metrics, network, weights
@@ -156,7 +156,7 @@ class _Worker:
         card = weights.ModelCard(
             self.config.network(), self.config.task, crops.mask_threshold, {"epochs": f"{epochs} + 0"}
         )
-        location = storage.join(self.config.storage, self.config.name, f"localizer-{epochs}.safetensors")
+        location = locations.join(self.config.storage, self.config.name, f"localizer-{epochs}.safetensors")
         storage.write_bytes(location, weights.save(model, card, torch.float16))
 
     def _validate(self, learner: Learner, epoch: int) -> dict[str, float]:
@@ -170,7 +170,7 @@ class _Worker:
             scores.append(_scores(example, degraded, result))
             if number < PANELS:
                 panel = before_after(degraded, result.pixels[0], result.mask[0], example.clean)
-                self.run.log_panel(f"epoch{epoch:04d}-{storage.as_file_name(row['key'])}", panel)
+                self.run.log_panel(f"epoch{epoch:04d}-{locations.as_file_name(row['key'])}", panel)
         model.train()
         names = MASK_SCORES if learner.phase == "localize" else scores[0].keys()
         return {f"val_{name}": float(np.mean([score[name] for score in scores])) for name in names}

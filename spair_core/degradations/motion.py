@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from spair_core.degradations.degradation import Degradation
-from spair_core.degradations.light import coded, linear
+from spair_core.light import coded, linear
 from spair_core.masks import THRESHOLD, mask_from_pair
 
 Range = tuple[float, float]

@@ -1,8 +1,8 @@
 """How the networks learn, on one device and without a cluster.
 
 `learner` is a training step and its objectives; `samples` makes the crops that a step takes; `pack` is a
-file of pictures and clips to make them of; `single` trains from such a file on one device
-(`python -m spair_core.learning.single`), `ablation` several networks that see less and less.
+file of pictures and clips, and `pool` the windows drawn out of it; `single` trains from such a file on one
+device (`python -m spair_core.learning.single`), `ablation` several networks that see less and less.
 """
 
 from spair_core.learning.learner import Batch, Learner, LearningConfig, Phase

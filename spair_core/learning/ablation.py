@@ -24,17 +24,8 @@ from torch import Tensor
 
 from spair_core.learning.learner import Batch, Learner, Phase
 from spair_core.learning.pack import Pack, PackError, read_pack
-from spair_core.learning.single import (
-    WARM_UP,
-    Draws,
-    SingleConfig,
-    add_flags,
-    batch_of,
-    check_crop,
-    crops_of,
-    started_from,
-    told,
-)
+from spair_core.learning.pool import Draws, PoolConfig, batch_of, crops_of
+from spair_core.learning.single import SingleConfig, add_flags, check_crop, started_from, told, warmed
 from spair_core.metrics import psnr_y
 from spair_core.network import Spair
 from spair_core.weights import WeightsError
@@ -94,9 +85,9 @@ class AblationConfig:
     seed: int = 0
     """Of what is drawn."""
 
-    def single(self, task: str, dry: float) -> SingleConfig:
+    def drawing(self, task: str, dry: float) -> PoolConfig:
         """Windows of drives alone, for a task."""
-        return SingleConfig(
+        return PoolConfig(
             task=task,
             dry=dry,
             clips=1.0,
@@ -104,8 +95,6 @@ class AblationConfig:
             batch=self.batch,
             crop=self.crop,
             window=self.window,
-            rate=self.rate,
-            ema=self.ema,
             seed=self.seed,
         )
 
@@ -120,9 +109,9 @@ def ablate(
     pack: Pack, held_out: Pack, start: str | None, config: AblationConfig, device: torch.device
 ) -> dict[str, dict[str, float]]:
     """Of each variant the scores of `judge` on each kind of windows. Raises WeightsError."""
-    learnt = drawn(pack, config.single(*LEARNT), config.windows)
+    learnt = drawn(pack, config.drawing(*LEARNT), config.windows)
     judged = {
-        kind: drawn(held_out, config.single(task, dry), config.judged, alone=0.0, seed=1)
+        kind: drawn(held_out, config.drawing(task, dry), config.judged, alone=0.0, seed=1)
         for kind, (task, dry) in JUDGED.items()
     }
     table = {}
@@ -134,9 +123,7 @@ def ablate(
     return table
 
 
-def drawn(
-    pack: Pack, config: SingleConfig, count: int, *, alone: float | None = None, seed: int = 0
-) -> Tensor:
+def drawn(pack: Pack, config: PoolConfig, count: int, *, alone: float | None = None, seed: int = 0) -> Tensor:
     """Windows uint8 [N, planes, S, S] of what is in a pack; a share `alone` is shown as stills."""
     draws, rng = Draws(pack, config), np.random.default_rng([config.seed, seed])
     if alone is not None:
@@ -150,13 +137,14 @@ def learn(
     """A network that has learnt from the windows what is seen of them; its averaged weights."""
     torch.manual_seed(config.seed)
     model = started_from(start, "light", references=True, squeeze=seen.squeeze).to(device).train()
-    single, random = config.single(*LEARNT), torch.Generator().manual_seed(config.seed)
+    drawing, random = config.drawing(*LEARNT), torch.Generator().manual_seed(config.seed)
+    how = SingleConfig(rate=config.rate, ema=config.ema).learning(device)
     phases: tuple[tuple[Phase, int], ...] = (("localize", config.localize), ("joint", config.joint))
     for phase, steps in phases:
-        learner = Learner(model, phase, single.learning(device))
+        learner = Learner(model, phase, how)
         for step in range(steps):
-            rate = min(1.0, (step + 1) / WARM_UP) * learner.config.rate(step, steps)
-            learner.step(seen.of(crops_of(windows, single, random).to(device)), rate)
+            rate = warmed(step) * how.rate(step, steps)
+            learner.step(seen.of(crops_of(windows, drawing, random).to(device)), rate)
         model.load_state_dict(learner.best.state_dict())
     return model.eval()
 
@@ -169,9 +157,9 @@ def judge(
     on Y by which windows are nearer to the clean ones than they came."""
     hits = found = wanted = pixels = 0
     gains = []
-    single = config.single("rain", 0.0)
+    drawing = config.drawing("rain", 0.0)
     for some in windows.split(config.batch):
-        batch = seen.of(batch_of(some, single)).to(device)
+        batch = seen.of(batch_of(some, drawing)).to(device)
         output = model(batch.degraded, references=batch.references)
         true = batch.mask > 0.5
         hits += int((output.mask & true).sum())

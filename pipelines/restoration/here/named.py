@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pipelines.media import MEDIA, medium_of
 from pipelines.restoration.here.local import Targets
 from pipelines.restoration.manifest import FOLDER
-from pipelines.services import storage
+from pipelines.services import locations, storage
 from pipelines.services.storage import NothingStoredError
 
 RESTORED, COMPARED = ".restored", ".compare"
@@ -60,10 +60,10 @@ def find(places: Sequence[str], out: str | None) -> list[Named]:
 
 
 def _at(place: str, out: str | None) -> Iterator[Named]:
-    filesystem, path = storage.resolve(place)
+    filesystem, path = locations.resolve(place)
     with storage.explained(place):
         if filesystem.isfile(path):
-            yield Named(place, storage.name_of(place), int(filesystem.size(path)), alone=True)
+            yield Named(place, locations.name_of(place), int(filesystem.size(path)), alone=True)
             return
         if not filesystem.exists(path):
             raise NothingStoredError(f"{place}: nothing is there; check the name")
@@ -72,7 +72,7 @@ def _at(place: str, out: str | None) -> Iterator[Named]:
     for item in below:
         ours = _written_before(item.key, sources) or item.key.startswith(f"{FOLDER}/")
         if not ours and not (inner and _place(item.uri).startswith(inner)):
-            yield Named(storage.join(place, item.key), item.key, item.size, alone=False)
+            yield Named(locations.join(place, item.key), item.key, item.size, alone=False)
 
 
 def _written_before(key: str, sources: set[str]) -> bool:
@@ -121,14 +121,14 @@ def targets(found: Sequence[Named], out: str | None, *, compare: bool) -> list[T
 
 
 def _below_out(out: str, one: Named) -> str:
-    if storage.is_local(out) and not storage.is_path(one.key):
-        raise ValueError(f"{one.uri}: {storage.NO_PATH}; name it by itself, or a bucket with --out")
-    return storage.join(out, one.key)
+    if locations.is_local(out) and not locations.is_path(one.key):
+        raise ValueError(f"{one.uri}: {locations.NO_PATH}; name it by itself, or a bucket with --out")
+    return locations.join(out, one.key)
 
 
 def _is_folder(out: str) -> bool:
     """Whether a place is one for several: it says so, it is one, or its name is no file's of ours."""
-    filesystem, path = storage.resolve(out)
+    filesystem, path = locations.resolve(out)
     with storage.explained(out):
         return out.endswith("/") or bool(filesystem.isdir(path)) or medium_of(out) is None
 

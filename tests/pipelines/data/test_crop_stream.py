@@ -7,7 +7,7 @@ from pipelines.data import crop_stream, shards
 from pipelines.data.crop_stream import crop_example
 from pipelines.data.layouts import PairFiles
 from pipelines.data.pairs import read_rows
-from pipelines.services import storage
+from pipelines.services import locations, storage
 from pipelines.services.storage import StorageError
 from spair_core.degradations.crops import Example
 from spair_core.images import encode_png
@@ -22,7 +22,7 @@ def mixed(photos, tmp_path):
     folder = str(tmp_path / "mixed")
     rows = []
     for task in ("rain", "raindrop", "shadow", "blur"):
-        uri = storage.join(str(tmp_path), f"{task}.png")
+        uri = locations.join(str(tmp_path), f"{task}.png")
         storage.write_bytes(uri, encode_png(photos[0][120:200, 200:290]))
         rows += read_rows(PairFiles(task, task, "mixed", "train", uri))
     shards.commit(folder, [shards.write_shard(folder, rows)], {})

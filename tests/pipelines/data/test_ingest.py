@@ -8,7 +8,7 @@ import pytest
 from jobs.ingest import main
 from pipelines.data import pairs, shards
 from pipelines.data.ingest import IngestConfig, find, ingest
-from pipelines.services import storage
+from pipelines.services import locations, storage
 from pipelines.services.quarantine import Quarantine
 from pipelines.services.storage import StorageError
 from spair_core.images import encode_png
@@ -34,7 +34,7 @@ def source(photos, s3):
         "input/notes.txt": b"hello",
     }
     for key, data in files.items():
-        storage.write_bytes(storage.join(s3, "pairs", key), data)
+        storage.write_bytes(locations.join(s3, "pairs", key), data)
     return f"{s3}/pairs"
 
 

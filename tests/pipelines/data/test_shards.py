@@ -4,7 +4,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.data import shards
-from pipelines.services import storage
+from pipelines.services import locations
 from pipelines.services.storage import StorageError
 from spair_core import images
 from spair_core.images import PictureError, encode_png
@@ -66,7 +66,7 @@ def test_readers_follow_the_record(rows, tmp_path):
     shards.write_shard(str(tmp_path), rows[3:])  # of an ingest that broke off
     assert len(shards.shard_uris(str(tmp_path))) == 2
     shards.commit(str(tmp_path), [kept], {})
-    assert shards.shard_uris(str(tmp_path)) == [storage.join(str(tmp_path), kept.name)]
+    assert shards.shard_uris(str(tmp_path)) == [locations.join(str(tmp_path), kept.name)]
     with pytest.raises(StorageError, match="no split 'val'"):
         shards.list_row_groups([str(tmp_path)], "val")
 

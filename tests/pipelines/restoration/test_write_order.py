@@ -12,7 +12,7 @@ import ray
 from pipelines.restoration import manifest, pieces, restore, stream
 from pipelines.restoration.manifest import FAILED, RESTORED, Manifest, Verdict
 from pipelines.restoration.restore import RestoreConfig
-from pipelines.services import storage
+from pipelines.services import locations, storage
 from spair_core.images import encode_png
 from tests.pipelines.media.test_clips import make_clip
 
@@ -47,7 +47,7 @@ class Store:
 
 
 def _is_folder(uri):
-    filesystem, path = storage.resolve(uri)
+    filesystem, path = locations.resolve(uri)
     return filesystem.isdir(path)
 
 

@@ -2,14 +2,14 @@
 
 import pytest
 
-from pipelines.services import storage
+from pipelines.services import locations
 
 
 def forget_clients():
     import s3fs
 
-    storage._filesystem.cache_clear()
-    storage._ask.cache_clear()
+    locations._filesystem.cache_clear()
+    locations._ask.cache_clear()
     s3fs.S3FileSystem.clear_instance_cache()
 
 

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from pipelines.services import storage
+from pipelines.services import locations, storage
 from pipelines.services.storage import StorageError, StoreUnavailableError
 from tests.pipelines.services.between import between
 
@@ -88,10 +88,10 @@ def test_a_cut_answer_is_read_on(s3, proxy, tmp_path):
 def test_an_answer_that_is_cut_again_and_again_is_begun_anew(s3, proxy, tmp_path, monkeypatch):
     monkeypatch.setattr(storage, "PAUSES", (0.1, 0.1))
     for read in (storage.read_bytes, lambda uri: storage.fetch(uri, str(tmp_path)).read_bytes()):
-        proxy.faults["GET"] = ["cut"] * storage.ROUNDS
+        proxy.faults["GET"] = ["cut"] * locations.ROUNDS
         assert read(f"{s3}/there") == CONTENT
     never_again(monkeypatch)
-    proxy.faults["GET"] = ["cut"] * storage.ROUNDS
+    proxy.faults["GET"] = ["cut"] * locations.ROUNDS
     with pytest.raises(StoreUnavailableError, match="there: the store cannot be reached"):
         storage.read_bytes(f"{s3}/there")
 

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from pipelines.services import remote, storage
+from pipelines.services import locations, remote, storage
 from pipelines.services.remote import Remote
 from pipelines.services.storage import StorageError
 
@@ -114,7 +114,7 @@ def test_of_what_is_broken_off_nothing_is_left(s3):
     with pytest.raises(InterruptedError):
         broken_off()
     assert not storage.exists(target.uri)
-    filesystem, path = storage.resolve(s3)
+    filesystem, path = locations.resolve(s3)
     begun = filesystem.call_s3("list_multipart_uploads", Bucket=path.partition("/")[0])
     assert not [one for one in begun.get("Uploads", ()) if one["Key"].endswith("dry/drive.mp4")]
 

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from pipelines.services import cluster, storage, tracking
+from pipelines.services import cluster, locations, storage, tracking
 from pipelines.services.faults import UnavailableError
 from pipelines.services.storage import StorageError, StoreUnavailableError
 from pipelines.services.tracking import TrackingError, TrackingUnavailableError
@@ -18,7 +18,7 @@ REFUSED, UNKNOWN = "127.0.0.1:1", "nobody.invalid:80"
 @pytest.fixture(params=["refused", "mute", "unknown"])
 def address(request, monkeypatch):
     """HOST:PORT of no service. Without a bound on each question the mute one would be waited for."""
-    monkeypatch.setitem(storage.IMPATIENT, "read_timeout", 0.2)
+    monkeypatch.setitem(locations.IMPATIENT, "read_timeout", 0.2)
     monkeypatch.setattr(tracking, "PATIENCE", (1, 0.2))
     monkeypatch.setattr(cluster, "PATIENCE", 0.5)
     with silence() as port:

@@ -3,7 +3,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from spair_core.degradations.light import linear
 from spair_core.degradations.motion import (
     FocusConfig,
     MotionConfig,
@@ -15,6 +14,7 @@ from spair_core.degradations.motion import (
     shake,
     soften,
 )
+from spair_core.light import linear
 from spair_core.masks import mask_from_pair
 
 MOVING = MotionConfig(dry=0)

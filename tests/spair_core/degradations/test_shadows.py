@@ -3,8 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from spair_core.degradations.light import linear
 from spair_core.degradations.shadows import ShadowConfig, ShadowMasks, add_shadow
+from spair_core.light import linear
 from spair_core.masks import mask_from_pair
 
 CAST = ShadowConfig(dry=0)

@@ -9,7 +9,8 @@ import torch
 from spair_core.learning import Batch, ablation
 from spair_core.learning.ablation import VARIANTS, AblationConfig, Seen
 from spair_core.learning.pack import Clip, Pack, write_pack
-from spair_core.learning.single import batch_of, started_from
+from spair_core.learning.pool import batch_of
+from spair_core.learning.single import started_from
 
 SMALL = AblationConfig(windows=8, judged=2, localize=2, joint=1, batch=2, crop=32, window=64)
 CPU = torch.device("cpu")
@@ -45,8 +46,8 @@ def test_all_are_judged_on_all(drive):
 @pytest.mark.long
 def test_all_learn_from_the_same_crops(drive, monkeypatch):
     """Else it would be chance that is compared."""
-    windows = ablation.drawn(drive, SMALL.single(*ablation.LEARNT), SMALL.windows)
-    again = ablation.drawn(drive, SMALL.single(*ablation.LEARNT), SMALL.windows)
+    windows = ablation.drawn(drive, SMALL.drawing(*ablation.LEARNT), SMALL.windows)
+    again = ablation.drawn(drive, SMALL.drawing(*ablation.LEARNT), SMALL.windows)
     assert torch.equal(windows, again)
     taken = []
     step = ablation.Learner.step
@@ -67,8 +68,8 @@ def test_all_learn_from_the_same_crops(drive, monkeypatch):
 
 
 def test_a_network_that_finds_all_and_mends_nothing_is_judged_so(drive):
-    windows = ablation.drawn(drive, SMALL.single("rain", 0.0), 4, alone=0.0)
-    batch = batch_of(windows, SMALL.single("rain", 0.0))
+    windows = ablation.drawn(drive, SMALL.drawing("rain", 0.0), 4, alone=0.0)
+    batch = batch_of(windows, SMALL.drawing("rain", 0.0))
     model = started_from(None, "light", references=True, squeeze=False).eval()
     with torch.no_grad():
         model.localizer.head.bias.fill_(9.0)

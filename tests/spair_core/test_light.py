@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from spair_core.degradations.light import coded, linear
+from spair_core.light import coded, linear
 
 
 def test_coded_values_come_back():
