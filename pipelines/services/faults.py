@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from types import FrameType
 
 ENDING = (signal.SIGTERM, signal.SIGINT)
 """The signals that ask a process to end."""
+AGAIN_SECONDS = 0.1
+"""After which it is said again where it could not be heard."""
 
 
 class UnavailableError(RuntimeError):
@@ -53,8 +56,10 @@ def unforeseen(error: Exception) -> str:
 def stopping() -> Iterator[list[int]]:
     """While the block runs, SIGTERM and SIGINT raise Stopped in the main thread; a second one ends at once.
 
-    Yields the list that the signal's number is put into: Ray makes a plain KeyboardInterrupt of what its
-    waits let through. Elsewhere than in the main thread nothing is changed, as Python wants it.
+    Where a signal comes while a destructor runs, or what surrounds a fork, Python drops what is raised: it is
+    raised again a moment later. Yields the list that the signal's number is put into: Ray makes a plain
+    KeyboardInterrupt of what its waits let through. Elsewhere than in the main thread nothing is changed, as
+    Python wants it.
     """
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
@@ -67,15 +72,35 @@ def stopping() -> Iterator[list[int]]:
             signal.signal(each, signal.SIG_DFL)
         raise Stopped(number)
 
+    def unheard(what: sys.UnraisableHookArgs) -> None:
+        number = _asked_by(what.exc_value)
+        if number is None:
+            tell(what)
+            return
+        received[:] = [number]
+        signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
+
     before = {number: signal.getsignal(number) for number in ENDING}
     for number in before:
         signal.signal(number, stop)
+    tell, sys.unraisablehook = sys.unraisablehook, unheard
+    alarm = signal.signal(signal.SIGALRM, lambda *_: stop(received.pop(), None))
     try:
         yield received
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, alarm)
+        sys.unraisablehook = tell
         if not received:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _asked_by(error: BaseException | None) -> int | None:
+    """The signal by which an error came, ours or that of Ray while it starts."""
+    if isinstance(error, Stopped):
+        return error.number
+    return signal.SIGTERM if isinstance(error, SystemExit) and error.code == signal.SIGTERM else None
 
 
 @contextmanager
