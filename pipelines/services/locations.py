@@ -22,7 +22,7 @@ import fsspec
 import pyarrow.fs
 from fsspec.implementations.local import LocalFileSystem
 
-from pipelines.services.store_errors import UNREACHABLE, StorageError, explained
+from pipelines.services.store_errors import StorageError, explained, unreachable
 
 S3_SCHEMES = ("s3", "s3a")
 CHECKSUMS = {
@@ -150,7 +150,7 @@ def _ask(scheme: str, bucket: str) -> None:
                 "make it, or check its name and AWS_ENDPOINT_URL"
             ) from error
         except OSError as error:
-            if isinstance(error, UNREACHABLE):
+            if isinstance(error, unreachable()):
                 raise
 
 

@@ -5,23 +5,18 @@ from __future__ import annotations
 import errno
 import os
 import platform
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import botocore.exceptions
 
 from pipelines.services.faults import NothingThereError, UnavailableError
 
 CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_ENDPOINT_URL for a store of your own)"
 PERMISSIONS = "s3:ListBucket, s3:GetObject and, where something is written, s3:PutObject and s3:DeleteObject"
-UNREACHABLE = (
-    *(botocore.exceptions.HTTPClientError, botocore.exceptions.ConnectionError),
-    *(aiohttp.ClientError, TimeoutError, ConnectionError),
-)
-"""What s3fs and what is below it raise where a store does not answer, or not to the end."""
 OTHER_REGION = "the bucket is in another region: set AWS_DEFAULT_REGION (and AWS_ENDPOINT_URL) to its"
 EXPIRED = "the credentials have expired: get new ones, and set AWS_SESSION_TOKEN with them"
 ANSWERS = {
@@ -67,6 +62,16 @@ class NothingStoredError(StorageError, NothingThereError):
     """Nothing lies at a location or below it."""
 
 
+def unreachable() -> tuple[type[Exception], ...]:
+    """What s3fs and what is below it raise where a store does not answer, or not to the end.
+
+    Of aiohttp, a tenth of a second to import, what has it asked already.
+    """
+    asking = [sys.modules["aiohttp"].ClientError] if "aiohttp" in sys.modules else []
+    client = (botocore.exceptions.HTTPClientError, botocore.exceptions.ConnectionError)
+    return (*client, *asking, TimeoutError, ConnectionError)
+
+
 @contextmanager
 def explained(uri: str) -> Iterator[None]:
     """Turn what a store raises into a StorageError that names the location and the remedy."""
@@ -78,7 +83,7 @@ def explained(uri: str) -> Iterator[None]:
         raise StorageError(f"{uri}: not found; check the bucket and the name") from error
     except (botocore.exceptions.NoCredentialsError, botocore.exceptions.PartialCredentialsError) as error:
         raise StorageError(f"{uri}: no credentials; {CREDENTIALS}") from error
-    except UNREACHABLE as error:
+    except unreachable() as error:
         raise StoreUnavailableError(
             f"{uri}: the store cannot be reached ({error}); check AWS_ENDPOINT_URL and the network"
         ) from error
