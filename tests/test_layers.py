@@ -111,9 +111,15 @@ WITHOUT_TORCH = (
     "pipelines.services.models",
     "jobs.restore_bulk",
     "jobs.nightly_derain",
+    "jobs.evaluate",
+    "jobs.compare",
+    "jobs.promote",
+    "jobs.ablate",
+    "jobs.train_footage",
+    "jobs.train_joint",
 )
-"""What reads and writes files, what tells of flags and errors, and all that the driver of a restoration does
-before and beside the work of its actors: torch is two seconds of a core."""
+"""What reads and writes files, what tells of flags and errors, and all that the driver of a restoration or an
+evaluation does before and beside the work of its actors: torch is two seconds of a core."""
 
 
 def test_what_needs_no_torch_starts_without_it() -> None:

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import ray
@@ -19,7 +19,9 @@ from pipelines.services.models import ResolvedModel
 from pipelines.services.quarantine import Quarantine, unforeseen
 from spair_core import images, inference
 from spair_core.footage import Window
-from spair_core.network import Spair
+
+if TYPE_CHECKING:
+    from spair_core.network import Spair
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,11 @@ import sys
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import ray
 import ray.data
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from pipelines.data import pairs, shards
@@ -25,7 +23,9 @@ from spair_core import inference, metrics, weights
 from spair_core.degradations.catalogue import measures
 from spair_core.images import PictureError
 from spair_core.metrics import LabErrors
-from spair_core.network import Spair
+
+if TYPE_CHECKING:
+    from spair_core.network import Spair
 
 PSNR_CEILING = 100.0
 """Equal pictures have an infinite PSNR, which no mean survives; it counts as this many dB."""
@@ -232,7 +232,6 @@ class _Restorer:
         }
 
 
-@torch.inference_mode()
 def mask_bce(
     model: Spair, degraded: NDArray[np.uint8], mask: NDArray[np.bool_] | None, tile: int = inference.TILE
 ) -> float:
@@ -241,15 +240,19 @@ def mask_bce(
     `degraded` is uint8 [H, W, 3]; None is the mask of a clean picture. Raises ValueError where a `tile`
     is too small.
     """
+    import torch
+    from torch.nn.functional import binary_cross_entropy_with_logits
+
     device = next(model.parameters()).device
     picture = torch.tensor(degraded, device=device).permute(2, 0, 1).float()[None] / 255
     height, width = degraded.shape[:2]
     logits = torch.zeros(height, width, device=device)
-    for top, bottom in inference.spans(height, tile):
-        for left, right in inference.spans(width, tile):
-            logits[top:bottom, left:right] = model.locate(picture[..., top:bottom, left:right])[0, 0]
+    with torch.inference_mode():
+        for top, bottom in inference.spans(height, tile):
+            for left, right in inference.spans(width, tile):
+                logits[top:bottom, left:right] = model.locate(picture[..., top:bottom, left:right])[0, 0]
     true = torch.zeros_like(logits) if mask is None else torch.tensor(mask, device=device).float()
-    return float(F.binary_cross_entropy_with_logits(logits, true))
+    return float(binary_cross_entropy_with_logits(logits, true))
 
 
 def _judged(row: dict[str, Any], threshold: float, shadows: bool) -> dict[str, Any]:

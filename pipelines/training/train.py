@@ -7,18 +7,19 @@ and goes on as if it had not been broken.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import ray.train
-import torch
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
 
 from pipelines.data import shards
 from pipelines.data.shards import RowGroup, list_row_groups
 from pipelines.services import cluster, faults, locations, models, storage, tracking
 from pipelines.training.settings import TrainConfig
-from pipelines.training.worker import read_checkpoint, work
 from spair_core import weights
-from spair_core.network import Spair
+
+if TYPE_CHECKING:
+    from ray.train.torch import TorchTrainer
 
 
 def train(config: TrainConfig) -> str:
@@ -40,24 +41,14 @@ def train(config: TrainConfig) -> str:
     cluster.connect(worker_output=True)
     with tracking.run(config.experiment, config.name) as run:
         run.log_params(config)
-        trainer = TorchTrainer(
-            work,
-            train_loop_config=job | {"run": run},
-            scaling_config=ScalingConfig(
-                num_workers=config.workers
-                if config.min_workers is None
-                else (config.min_workers, config.workers),
-                use_gpu=config.gpu,
-                resources_per_worker={"CPU": config.cpus_per_worker, **({"GPU": 1} if config.gpu else {})},
-            ),
-            run_config=RunConfig(
-                name=config.name,
-                storage_path=path,
-                storage_filesystem=filesystem,
-                failure_config=FailureConfig(max_failures=config.max_failures),
-                checkpoint_config=CheckpointConfig(num_to_keep=config.keep_checkpoints),
-            ),
+        kept = RunConfig(
+            name=config.name,
+            storage_path=path,
+            storage_filesystem=filesystem,
+            failure_config=FailureConfig(max_failures=config.max_failures),
+            checkpoint_config=CheckpointConfig(num_to_keep=config.keep_checkpoints),
         )
+        trainer = _trainer(config, job | {"run": run}, kept)
         try:
             with faults.own_signals():
                 result = trainer.fit()
@@ -68,6 +59,17 @@ def train(config: TrainConfig) -> str:
         return _publish(config, result.checkpoint, result.metrics or {}, groups, run)
 
 
+def _trainer(config: TrainConfig, job: dict[str, Any], kept: RunConfig) -> TorchTrainer:
+    from ray.train.torch import TorchTrainer  # with torch: what is wrong before need not wait for it
+
+    from pipelines.training.worker import work
+
+    workers = config.workers if config.min_workers is None else (config.min_workers, config.workers)
+    resources = {"CPU": config.cpus_per_worker, **({"GPU": 1} if config.gpu else {})}
+    scaling = ScalingConfig(num_workers=workers, use_gpu=config.gpu, resources_per_worker=resources)
+    return TorchTrainer(work, train_loop_config=job, scaling_config=scaling, run_config=kept)
+
+
 def _publish(
     config: TrainConfig,
     checkpoint: Checkpoint,
@@ -75,6 +77,11 @@ def _publish(
     groups: list[RowGroup],
     run: tracking.Run,
 ) -> str:
+    import torch
+
+    from pipelines.training.worker import read_checkpoint
+    from spair_core.network import Spair
+
     model = Spair(config.network())
     model.load_state_dict(read_checkpoint(checkpoint)["best"])
     measured = {k: float(v) for k, v in metrics.items() if k.startswith("val_")}

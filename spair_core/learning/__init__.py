@@ -1,12 +1,18 @@
-"""How the networks learn, on one device and without a cluster.
+"""How the networks learn, on one device and without a cluster, from settings that need no torch.
 
-`learner` is a training step and its objectives; `samples` makes the crops that a step takes; `pack` is a
-file of pictures and clips, and `pool` the windows drawn out of it; `single` trains from such a file on one
-device (`python -m spair_core.learning.single`), `ablation` several networks that see less and less.
+`learner` is a training step, `samples` makes the crops that it takes; `pack` is a file of pictures and clips,
+and `pool` the windows drawn out of it; `single` trains from such a file on one device
+(`python -m spair_core.learning.single`), `ablation` several networks that see less and less.
 """
 
-from spair_core.learning.learner import Batch, Learner, LearningConfig, Phase
-from spair_core.learning.samples import CropConfig, columns_of, crop_of, filmed, to_batch
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from spair_core.learning.settings import CropConfig, LearningConfig, Phase
+
+if TYPE_CHECKING:
+    from spair_core.learning.learner import Batch, Learner
+    from spair_core.learning.samples import columns_of, crop_of, filmed, to_batch
 
 __all__ = [
     "Batch",
@@ -19,3 +25,10 @@ __all__ = [
     "filmed",
     "to_batch",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        part = "learner" if name in ("Batch", "Learner") else "samples"
+        return getattr(import_module(f"{__name__}.{part}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -22,9 +22,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spair_core.learning.learner import Batch, Learner, Phase
+from spair_core.learning.learner import Batch, Learner
 from spair_core.learning.pack import Pack, PackError, read_pack
 from spair_core.learning.pool import Draws, PoolConfig, batch_of, crops_of
+from spair_core.learning.settings import Phase
 from spair_core.learning.single import SingleConfig, add_flags, check_crop, started_from, told, warmed
 from spair_core.metrics import psnr_y
 from spair_core.network import Spair

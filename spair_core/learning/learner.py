@@ -10,52 +10,15 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from spair_core.learning.settings import LearningConfig, Phase
 from spair_core.network import Spair
-
-Phase = Literal["localize", "restore", "joint"]
-
-
-@dataclass(frozen=True)
-class LearningConfig:
-    """Adam and its schedule. The defaults are the paper's (section 4.1)."""
-
-    learning_rate: float = 2e-4
-    """Adam's initial learning rate."""
-    betas: tuple[float, float] = (0.9, 0.999)
-    """Adam's averaging coefficients."""
-    schedule: Literal["halving", "cosine", "tail"] = "halving"
-    """Over a phase: `halving` every `halve_every` epochs, half a `cosine` to zero, or constant with a linear
-    `tail` to zero."""
-    halve_every: int = 50
-    """Epochs between two halvings."""
-    tail_share: float = 0.4
-    """Share of the epochs over which `tail` decays."""
-    clip: float = 1.0
-    """Norm to which gradients are clipped; 0 for no clipping."""
-    ema: float = 0.0
-    """Decay of the averaged weights that are validated and saved; 0 for no averaging."""
-    joint_bce: float = 0.1
-    """Weight of Net_L's loss in the joint phase."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Type of the products in a step; weights, losses and statistics stay float32. `bfloat16` trains nearly
-    twice as fast on GPUs and on CPUs that have it (avx512_bf16, amx)."""
-
-    def rate(self, epoch: float, epochs: float) -> float:
-        """The learning rate at a (fractional) epoch of a phase of `epochs`; or in any other unit of time, but
-        for `halving`."""
-        if self.schedule == "halving":
-            return self.learning_rate * 0.5 ** (int(epoch) // self.halve_every)
-        if self.schedule == "cosine":
-            return self.learning_rate * (1 + math.cos(math.pi * min(epoch / epochs, 1.0))) / 2
-        left = (epochs - epoch) / max(epochs * self.tail_share, 1e-9)
-        return self.learning_rate * min(1.0, max(left, 0.0))
 
 
 @dataclass(frozen=True)

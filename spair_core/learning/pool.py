@@ -28,7 +28,8 @@ from spair_core.degradations.shadows import SHADOW, ShadowMasks
 from spair_core.footage import filmed_window
 from spair_core.learning.learner import Batch
 from spair_core.learning.pack import Pack, SharedPack
-from spair_core.learning.samples import CropConfig, columns_of, crop_of, filmed
+from spair_core.learning.samples import columns_of, crop_of, filmed
+from spair_core.learning.settings import CropConfig
 
 WIDTHS = {"degraded": 3, "clean": 3, "mask": 1, "references": 6}
 """Planes of a window in the pool, the references' last where there are any."""

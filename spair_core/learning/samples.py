@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,37 +14,12 @@ from spair_core.degradations.crops import Example, degrade, random_crop, random_
 from spair_core.degradations.degradation import Material
 from spair_core.footage import Window, moved, references
 from spair_core.learning.learner import Batch
+from spair_core.learning.settings import CropConfig
 from spair_core.masks import mask_from_pair
 
 Columns = dict[str, NDArray[Any]]
 """Of a crop or of several: uint8 `degraded` and `clean` [..., H, W, 3], bool `mask` [..., H, W], and
 `references` uint8 [..., H, W, 6] where the network takes them."""
-
-
-@dataclass(frozen=True)
-class CropConfig:
-    """How crops are cut and degraded."""
-
-    crop_size: int = 256
-    """Side of the square crops, in pixels (the paper's: 256)."""
-    crops_per_picture: int = 1
-    """Crops of a picture in an epoch; more than one saves decoding large pictures."""
-    mask_threshold: float = 0.05
-    """A pixel is degraded where |degraded - clean| exceeds this share of the range in any channel."""
-    dry: float = 0.12
-    """Share of clean pictures' crops that stay as they are: what is clean must be left alone."""
-    layers: str | None = None
-    """Shards of rain pairs whose real streak layers are also laid over clean pictures (task rain)."""
-    shadow_masks: str | None = None
-    """Folder of shadow masks (bright = shadow) whose shapes are also cast on clean pictures (task shadow)."""
-    shakes: str | None = None
-    """NPZ file of measured camera-shake kernels that clean pictures are also blurred by (task blur)."""
-    moved: float = 0.5
-    """Share of clean pictures that a simulated camera makes footage of, for networks that take references."""
-    alone: float = 0.12
-    """Share of frames that such networks are shown as if they were stills."""
-    seed: int = 0
-    """Seed of everything that is drawn: order, crops, flips and synthetic degradations."""
 
 
 def crop_of(

@@ -26,10 +26,10 @@ import torch
 from spair_core import network, weights
 from spair_core.degradations.catalogue import DEGRADATIONS, JOINT
 from spair_core.inference import chosen
-from spair_core.learning.learner import Learner, LearningConfig, Phase
+from spair_core.learning.learner import Learner
 from spair_core.learning.pack import PackError, read_pack
 from spair_core.learning.pool import Pool, PoolConfig
-from spair_core.learning.samples import CropConfig
+from spair_core.learning.settings import CropConfig, LearningConfig, Phase
 from spair_core.network import Spair
 from spair_core.weights import ModelCard, WeightsError
 
