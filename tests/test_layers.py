@@ -117,9 +117,10 @@ WITHOUT_TORCH = (
     "jobs.ablate",
     "jobs.train_footage",
     "jobs.train_joint",
+    "pipelines.data.crop_stream",
 )
-"""What reads and writes files, what tells of flags and errors, and all that the driver of a restoration or an
-evaluation does before and beside the work of its actors: torch is two seconds of a core."""
+"""What reads and writes files, what tells of flags and errors, what reads for a training, and all that the
+driver of a restoration or an evaluation does before and beside its actors: torch is two seconds of a core."""
 
 
 def test_what_needs_no_torch_starts_without_it() -> None:

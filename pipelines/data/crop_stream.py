@@ -14,13 +14,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
+import cv2
 import numpy as np
 import ray
 import ray.data
-import torch
 from numpy.typing import NDArray
 
 from pipelines.data.layouts import find
@@ -34,7 +34,10 @@ from spair_core.degradations.motion import BLUR, ShakeKernels
 from spair_core.degradations.rain import RAIN, StreakLayers
 from spair_core.degradations.shadows import SHADOW, ShadowMasks
 from spair_core.images import PictureError
-from spair_core.learning import Batch, CropConfig, columns_of, crop_of, filmed, to_batch
+from spair_core.learning import CropConfig, columns_of, crop_of, filmed
+
+if TYPE_CHECKING:
+    from spair_core.learning import Batch
 
 BLOCKS_AHEAD = 200
 """Most tasks that one epoch is cut into; more only costs scheduling."""
@@ -89,6 +92,8 @@ def epoch_batches(
     that cannot be decoded is left out and the plan goes on beyond it.
     Raises ValueError where too few pictures of the shards can be read.
     """
+    from spair_core.learning import to_batch  # with torch, which those who read do without
+
     size, larger = divmod(batch_size, world)
     most, size = size + (larger > 0), size + (rank < larger)
     # Half a pass more than needed: unreadable pictures must not end an epoch early.
@@ -132,7 +137,7 @@ def _tell_late() -> None:
 def _crops_of_visit(
     batch: dict[str, NDArray[Any]], config: CropConfig, references: bool
 ) -> dict[str, NDArray[Any]]:
-    torch.set_num_threads(1)
+    cv2.setNumThreads(1)  # a task has one CPU
     group = RowGroup(str(batch["uri"][0]), int(batch["index"][0]), int(batch["rows"][0]))
     rng = np.random.default_rng([int(part) for part in batch["seed"][0]])
     examples = list(read_examples(group))

@@ -8,11 +8,11 @@ and `pool` the windows drawn out of it; `single` trains from such a file on one 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from spair_core.learning.samples import columns_of, crop_of, filmed
 from spair_core.learning.settings import CropConfig, LearningConfig, Phase
 
 if TYPE_CHECKING:
-    from spair_core.learning.learner import Batch, Learner
-    from spair_core.learning.samples import columns_of, crop_of, filmed, to_batch
+    from spair_core.learning.learner import Batch, Learner, to_batch
 
 __all__ = [
     "Batch",
@@ -29,6 +29,5 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        part = "learner" if name in ("Batch", "Learner") else "samples"
-        return getattr(import_module(f"{__name__}.{part}"), name)
+        return getattr(import_module(f"{__name__}.learner"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from spair_core.learning.samples import Columns
 from spair_core.learning.settings import LearningConfig, Phase
 from spair_core.network import Spair
 
@@ -37,6 +38,17 @@ class Batch:
         """The same on another device."""
         references = None if self.references is None else self.references.to(device)
         return Batch(self.degraded.to(device), self.clean.to(device), self.mask.to(device), references)
+
+
+def to_batch(arrays: Columns) -> Batch:
+    """uint8 [N, H, W, 3] and bool [N, H, W] columns -> tensors of the network's range and layout."""
+
+    def pictures(name: str) -> Tensor:
+        return torch.tensor(arrays[name]).permute(0, 3, 1, 2).float() / 255
+
+    mask = torch.tensor(arrays["mask"])[:, None].float()
+    beside = pictures("references") if "references" in arrays else None
+    return Batch(pictures("degraded"), pictures("clean"), mask, beside)
 
 
 class Objective(nn.Module):

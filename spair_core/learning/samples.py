@@ -6,14 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from spair_core.degradations.catalogue import degradations
 from spair_core.degradations.crops import Example, degrade, random_crop, random_flip
 from spair_core.degradations.degradation import Material
 from spair_core.footage import Window, moved, references
-from spair_core.learning.learner import Batch
 from spair_core.learning.settings import CropConfig
 from spair_core.masks import mask_from_pair
 
@@ -57,14 +55,3 @@ def columns_of(crop: Example, *, with_references: bool, alone: bool = False) -> 
         seen = Window.alone(crop.degraded[None]) if alone else crop.shown
         columns["references"] = next(references(seen))
     return columns
-
-
-def to_batch(arrays: Columns) -> Batch:
-    """uint8 [N, H, W, 3] and bool [N, H, W] columns -> tensors of the network's range and layout."""
-
-    def pictures(name: str) -> torch.Tensor:
-        return torch.tensor(arrays[name]).permute(0, 3, 1, 2).float() / 255
-
-    mask = torch.tensor(arrays["mask"])[:, None].float()
-    beside = pictures("references") if "references" in arrays else None
-    return Batch(pictures("degraded"), pictures("clean"), mask, beside)
