@@ -337,9 +337,11 @@ def _items(window: list[Planned], config: RestoreConfig) -> list[dict[str, Any]]
 
 
 def _prune(config: RestoreConfig, ledger: Ledger) -> None:
+    anything = not locations.is_local(config.destination)
     for verdict in list(orphans(config, ledger.book)):
         _tell(f"pruned: {verdict.key}")
-        if verdict.verdict in DONE:
-            storage.delete(verdict.output_uri)
+        # By its name, not by what a manifest says of its place: that file is anybody's to write.
+        if verdict.verdict in DONE and (anything or locations.is_path(verdict.key)):
+            storage.delete(locations.join(config.destination, verdict.key))
         ledger.book.drop(verdict.key)
         ledger.summary.pruned += 1

@@ -1,8 +1,10 @@
+from types import SimpleNamespace
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.restoration import manifest
+from pipelines.restoration import manifest, restore
 from pipelines.restoration.manifest import FAILED, REJECTED, RESTORED, Manifest, Verdict
 from pipelines.services import storage
 from pipelines.services.storage import StorageError
@@ -99,3 +101,19 @@ def test_a_damaged_manifest_is_named(tmp_path):
     (tmp_path / manifest.FOLDER / "manifest.json").write_bytes(b'{"version": 1}')
     with pytest.raises(StorageError, match=r"manifest.json: is damaged"):
         Manifest(str(tmp_path))
+
+
+def test_what_is_pruned_lies_at_the_destination_whatever_a_manifest_says(tmp_path):
+    source, destination, mine = tmp_path / "raw", tmp_path / "dry", tmp_path / "mine.png"
+    source.mkdir()
+    for path in (mine, destination / "gone.png"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"picture")
+    book = Manifest(str(destination))
+    for key in ("gone.png", "../mine.png"):
+        book.add(verdict(key, source_uri=f"{source}/{key}", output_uri=str(mine)))
+    book.commit()
+    ledger = SimpleNamespace(book=book, summary=SimpleNamespace(pruned=0))
+    restore._prune(restore.RestoreConfig(str(source), str(destination)), ledger)
+    assert ledger.summary.pruned == 2
+    assert (mine.exists(), (destination / "gone.png").exists()) == (True, False)
