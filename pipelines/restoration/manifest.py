@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.services import locations, storage, tracking
-from pipelines.services.storage import StorageError
+from pipelines.services.storage import StorageError, StoredObject
 
 FOLDER = locations.FOLDER
 EARLIER = "manifest.parquet"
@@ -106,10 +106,14 @@ class Manifest:
         self._replaced: list[Part] = []
         self._pending: list[Verdict] = []
         self._fresh: dict[str, Verdict | None] = {}
-        found = list(storage.list_objects(self._journal)) if storage.exists(self._journal) else []
+        # What has another ending was being written when its process was killed.
+        found = [item for item in self._journalled() if item.key.endswith(".parquet")]
         for item in found:
             self._fresh |= {verdict.key: verdict for verdict in _read(item.uri)}
         self.recovered = len(found)
+
+    def _journalled(self) -> Iterator[StoredObject]:
+        return storage.list_objects(self._journal) if storage.exists(self._journal) else iter(())
 
     def get(self, key: str) -> Verdict | None:
         """The verdict on an item, if there is one."""
@@ -166,7 +170,7 @@ class Manifest:
 
     def _clean(self, kept: Sequence[Part], replaced: Sequence[Part]) -> None:
         """Remove the journal, and what no reader of this index or the one before it can want."""
-        storage.delete(self._journal)
+        storage.delete_below(self._journal)
         wanted = {part.file for part in (*kept, *replaced)}
         there = locations.join(self.folder, "manifest")
         if storage.exists(there):

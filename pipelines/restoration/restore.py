@@ -219,7 +219,7 @@ def _restore_all(
     finally:
         if not lease.lost:  # else the manifest is another job's, which has read this one's journal
             ledger.book.commit()
-    storage.delete(work.staging)
+    storage.delete_below(work.staging)
 
 
 def _planned(config: RestoreConfig, model: ResolvedModel, book: Manifest) -> Iterator[Planned]:

@@ -11,10 +11,12 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
@@ -32,6 +34,8 @@ from pipelines.services.store_errors import (
 
 PAUSES = (1.0, 5.0, 15.0)
 """Seconds before what neither could do is begun anew."""
+AT_ONCE = 1000
+"""Objects that S3 removes at one request."""
 PATIENCE = 120.0
 """Seconds after which nothing is begun anew."""
 NO_FILE = "is no file: a folder (or a link to one), a pipe, a socket, a device, or a link to nothing"
@@ -272,14 +276,44 @@ def folders_in(uri: str) -> list[str]:
 
 
 def delete(uri: str) -> None:
-    """Remove an object, or all below a prefix; nothing there is no error. Raises StorageError."""
+    """Remove one object, by its very name; nothing there is no error. Raises StorageError."""
     filesystem, path = resolve(uri)
 
     def removed() -> None:
-        if filesystem.exists(path):
-            filesystem.rm(path, recursive=True)
+        with suppress(FileNotFoundError):
+            filesystem.rm_file(path)  # `rm` takes a name with * or [ for a pattern
 
     persistently(uri, removed)
+
+
+def delete_below(uri: str) -> None:
+    """Remove every object below a prefix, and on this machine the folder; nothing there is no error.
+
+    Raises StorageError.
+    """
+    filesystem, path = resolve(uri)
+    if isinstance(filesystem, LocalFileSystem):
+        with explained(uri), suppress(FileNotFoundError):
+            shutil.rmtree(path)
+        return
+    with suppress(NothingStoredError):
+        found = list_objects(uri)
+        while some := list(islice(found, AT_ONCE)):
+            persistently(uri, partial(_delete_all, filesystem, [resolve(item.uri)[1] for item in some]))
+
+
+def _delete_all(filesystem: fsspec.AbstractFileSystem, paths: Sequence[str]) -> None:
+    """By their very names, which fsspec would take for patterns; in one request where the store has that."""
+    if "s3" not in filesystem.protocol:
+        for path in paths:
+            with suppress(FileNotFoundError):
+                filesystem.rm_file(path)
+        return
+    keys = [{"Key": path.partition("/")[2]} for path in paths]
+    told = {"Objects": keys, "Quiet": True}
+    answer = filesystem.call_s3("delete_objects", Bucket=paths[0].partition("/")[0], Delete=told)
+    for error in answer.get("Errors", ()):
+        raise StorageError(f"{error['Key']}: is not removed: {error.get('Message') or error.get('Code')}")
 
 
 def persistently(uri: str, attempt: Callable[[], Result]) -> Result:

@@ -12,7 +12,7 @@ import ray
 from pipelines.restoration import manifest, pieces, restore, stream
 from pipelines.restoration.manifest import FAILED, RESTORED, Manifest, Verdict
 from pipelines.restoration.restore import RestoreConfig
-from pipelines.services import locations, storage
+from pipelines.services import storage
 from spair_core.images import encode_png
 from tests.pipelines.media.test_clips import make_clip
 
@@ -29,26 +29,24 @@ class Store:
         self.write, self.delete = storage.write_bytes, storage.delete
         patched.setattr(storage, "write_bytes", self._written)
         patched.setattr(storage, "delete", self._deleted)
+        patched.setattr(storage, "delete_below", self._deleted_below)
 
     def _written(self, uri, data):
         self.write(uri, data)
         self._changed()
 
     def _deleted(self, uri):
-        for item in list(storage.list_objects(uri)) if storage.exists(uri) and _is_folder(uri) else []:
-            self.delete(item.uri)
-            self._changed()
         self.delete(uri)
+        self._changed()
+
+    def _deleted_below(self, uri):
+        for item in list(storage.list_objects(uri)) if storage.exists(uri) else []:
+            self._deleted(item.uri)
 
     def _changed(self):
         self.changes += 1
         if self.changes == self.until:
             raise DiedError
-
-
-def _is_folder(uri):
-    filesystem, path = locations.resolve(uri)
-    return filesystem.isdir(path)
 
 
 def verdict(key, night, outcome=RESTORED):
@@ -131,7 +129,7 @@ def test_in_another_order_it_would(nights, monkeypatch):
     write = Manifest._written
 
     def too_early(self, verdicts):
-        storage.delete(self._journal)
+        storage.delete_below(self._journal)
         yield from write(self, verdicts)
 
     monkeypatch.setattr(Manifest, "_written", too_early)

@@ -1,6 +1,7 @@
 import errno
 import os
 import resource
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -61,9 +62,37 @@ def test_files_travel(prefix, tmp_path):
     storage.upload(local, locations.join(prefix, "sub", "remote.bin"))
     storage.download(locations.join(prefix, "sub", "remote.bin"), tmp_path / "back.bin")
     assert (tmp_path / "back.bin").read_bytes() == b"content"
-    storage.delete(locations.join(prefix, "sub"))
+    storage.delete_below(locations.join(prefix, "sub"))
     assert not storage.exists(locations.join(prefix, "sub", "remote.bin"))
-    storage.delete(locations.join(prefix, "sub"))
+    storage.delete_below(locations.join(prefix, "sub"))
+
+
+@pytest.mark.parametrize("folder", ["night", "night[1]", "n*"])
+def test_what_is_removed_is_what_was_named(prefix, folder):
+    """Names are no patterns, and of an object that others lie below only itself is removed."""
+    there = locations.join(prefix, folder)
+    keys = ["photo[1].png", "photo1.png", "cam*.jpg", "cam7.jpg", "sub/x?.png", "sub/xy.png"]
+    for key in keys:
+        storage.write_bytes(locations.join(there, key), b"x")
+    storage.check_writable(there)
+
+    def left():
+        return [item.key for item in storage.list_objects(there)]
+
+    for key in ("photo[1].png", "cam*.jpg", "sub/x?.png", "nothing[1].png"):
+        storage.delete(locations.join(there, key))
+    assert left() == ["cam7.jpg", "photo1.png", "sub/xy.png"]
+    storage.write_bytes(locations.join(prefix, "night1", "other"), b"x")
+    storage.delete_below(there)
+    assert storage.exists(locations.join(prefix, "night1", "other"))
+    assert not storage.exists(locations.join(there, "cam7.jpg"))
+
+
+def test_two_may_remove_the_same(prefix, monkeypatch):
+    uri = locations.join(prefix, "x")
+    storage.write_bytes(uri, b"x")
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(storage.delete, [uri] * 8)) == [None] * 8
 
 
 def test_what_is_fetched_keeps_its_ending(tmp_path):
