@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
 import select
 import signal
@@ -48,6 +49,9 @@ def run(job: Callable[[Config], object], config: type[Config] | Config, descript
 def end_with(work: Callable[[], object]) -> NoReturn:
     """Do some work and exit with the number that it gives (0 where it gives something else); after an error
     that its caller can mend, or a signal, with a line that says so and the code of EXITS."""
+    for output in (sys.stdout, sys.stderr):
+        if isinstance(output, io.TextIOWrapper):
+            output.reconfigure(errors="backslashreplace")  # names of files may be any bytes
     with faults.stopping() as received:
         try:
             outcome = work()

@@ -30,7 +30,7 @@ def main(config: RestoreConfig) -> int:
     print(summary)
     _report(config)
     failed = summary.count("failed")
-    if summary.lost_share > config.max_lost_share:
+    if summary.too_many_lost(config.max_lost_share):
         print(
             f"error: {summary.lost_share:.0%} of the items were rejected or failed (limit "
             f"{config.max_lost_share:.0%}): is {config.source} what you meant?",

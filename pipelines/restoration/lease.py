@@ -167,8 +167,11 @@ class Lease:
             try:
                 values: dict[str, Any] = json.loads(storage.read_bytes(item.uri))
                 yield Ticket(**values)
-            except (StorageError, ValueError, TypeError):
-                continue  # gone since it was listed, or no ticket
+            except StorageError:
+                if storage.exists(item.uri):
+                    raise  # one that cannot be read may be somebody's who has the destination
+            except (ValueError, TypeError):
+                continue  # no ticket
 
     def _beat(self) -> None:
         last = time.monotonic()

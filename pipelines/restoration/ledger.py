@@ -70,6 +70,11 @@ class Summary:
         looked_at = self.counts.total() - self.counts[IGNORED]
         return (self.counts[REJECTED] + self.counts[FAILED]) / looked_at if looked_at else 0.0
 
+    def too_many_lost(self, limit: float) -> bool:
+        """Whether more than that share is, in all; of a few that came to many done before nothing is told."""
+        looked_at = self.counts.total() - self.counts[IGNORED]
+        return self.lost_share > limit and (looked_at >= ENOUGH or not self.already)
+
     def take(self, item: Verdict) -> None:
         """One item more."""
         self.counts[item.verdict] += 1
@@ -166,6 +171,7 @@ class Ledger:
         self.joins: dict[ray.ObjectRef, tuple[str, dict[str, Any]]] = {}
         self.panels: list[tuple[str, str, bytes]] = []
         self.begun = self.settled = self.frames = 0
+        self.stopping = False
         self.first, self.flushed = 0.0, time.monotonic()
         self.counter = Counted("spair_items_total", "Items of restorations, by verdict.", ("verdict",))
         self.frame_counter = Counted("spair_frames_total", "Pictures and frames restored or passed.")
@@ -270,8 +276,10 @@ class Ledger:
 
     def _check_lost(self) -> None:
         looked_at = self.summary.counts.total() - self.summary.counts[IGNORED]
-        if looked_at < ENOUGH or self.summary.lost_share <= self.accounts.most_lost:
+        few = looked_at < ENOUGH or self.summary.lost_share <= self.accounts.most_lost
+        if few or self.stopping:
             return
+        self.stopping = True  # once: what is in hand is still to be taken
         (reason, times), *_ = self.summary.reasons.most_common(1)
         raise TooManyLostError(
             f"{self.summary.lost_share:.0%} of {looked_at} items could not be restored (limit "

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 
 from pipelines.media import medium_of
 from pipelines.restoration.manifest import DONE, FOLDER, OTHER, REJECTED, Verdict
-from pipelines.services.locations import is_path
+from pipelines.services.locations import NO_PATH, NO_TEXT, is_path, is_text
 from pipelines.services.storage import StoredObject
 
 
@@ -37,6 +37,8 @@ class Selection:
 
     def __post_init__(self) -> None:
         _ = self._begin  # what is no time is told at once
+        if self.limit is not None and self.limit < 1:
+            raise ValueError("limit is a number of items, at least 1")
 
     def takes(self, item: StoredObject, known: Verdict | None) -> bool:
         """Whether an item is looked at, were there no limit."""
@@ -69,13 +71,13 @@ class Planned(NamedTuple):
     """Whether nothing is to be done about it,"""
     settled_digest: str
     """or, where that is not empty, about bytes with this digest: then only the store's mark is another."""
-    kept: bool = True
-    """Whether its output can have its name."""
+    refused: str = ""
+    """Why its output cannot have its name; empty where it can."""
 
     @property
     def todo(self) -> bool:
         """Whether it is to be restored."""
-        return not self.settled and self.kept and self.kind != OTHER
+        return not self.settled and not self.refused and self.kind != OTHER
 
 
 @dataclass(frozen=True)
@@ -104,12 +106,18 @@ def plan(
         kind = None if item.key.startswith(f"{FOLDER}/") else medium_of(item.key)
         again = selection.redrive == REJECTED
         before = None if again else verdict
+        refused = _refused(item, terms)
         if before is None or not before.settled_with(terms.model_digest, terms.options):
-            kept = not terms.in_folder or is_path(item.key)
-            yield Planned(item, kind.name if kind else OTHER, verdict, False, "", kept)
+            yield Planned(item, kind.name if kind else OTHER, verdict, False, "", refused)
         else:
             same = before.source_identity == item.identity
-            yield Planned(item, before.kind, verdict, same, before.source_digest)
+            yield Planned(item, before.kind, verdict, same, before.source_digest, refused)
+
+
+def _refused(item: StoredObject, terms: Terms) -> str:
+    if not is_text(item.uri):
+        return NO_TEXT
+    return f"{NO_PATH}; a bucket can" if terms.in_folder and not is_path(item.key) else ""
 
 
 def beside(

@@ -86,6 +86,8 @@ class RestoreConfig(Settings, Route):
             raise ValueError("actors is a number, at least 1, or auto")
         if self.wait_minutes < 0 or self.piece_minutes <= 0:
             raise ValueError("wait_minutes is a time, piece_minutes one above 0")
+        if self.num_gpus < 0 or self.panels < 0 or self.max_lost_share < 0:
+            raise ValueError("num_gpus, panels and max_lost_share are at least 0")
 
     @property
     def options(self) -> str:
@@ -185,8 +187,7 @@ def _tell(line: str) -> None:
 
 
 def _check_apart(source: str, destination: str) -> None:
-    a, b = (f"{locations.resolve(uri)[1].rstrip('/')}/" for uri in (source, destination))
-    if a.startswith(b) or b.startswith(a):
+    if locations.overlap(source, destination):
         raise ValueError(f"{source} and {destination} overlap: restored items would be read again as sources")
 
 
@@ -194,6 +195,7 @@ def _decided(config: RestoreConfig) -> RestoreConfig:
     """The same with its precision chosen: by this machine's processor, or by a GPU such as actors get."""
     if config.precision == "auto" and config.num_gpus:
         cluster.connect()
+        cluster.check_gpus(config.num_gpus)
         choice = ray.get(_gpus_choice.options(num_gpus=config.num_gpus).remote())
         return replace(config, precision=choice)
     return replace(config, precision=chosen(config.precision))
@@ -212,8 +214,8 @@ def _restore_all(
     try:
         for window in windows:
             _restore_window(config, work, window, ledger, lease)
-            ledger.book.commit()
             lease.check()
+            ledger.book.commit()
         if config.prune:
             _prune(config, ledger)
     finally:
@@ -240,7 +242,7 @@ def _windows(planned: Iterable[Planned], ledger: Ledger) -> Iterator[list[Planne
             continue
         seen += 1
         if not one.todo:
-            ledger.enter(_by_name(one))
+            ledger.enter(_by_name(one, ledger))
         else:
             window.append(one)
         if seen >= most or (until and window and time.monotonic() > until):
@@ -255,19 +257,28 @@ def _most() -> float:
     return max(WINDOW, WINDOW_OF_A_CPU * cluster.cpus())
 
 
-def _by_name(one: Planned) -> Verdict:
+def _by_name(one: Planned, ledger: Ledger) -> Verdict:
     """On what is not to be restored, whatever is in it."""
-    item = one.item
-    if one.kind == OTHER:
-        linked = storage.is_no_file(item.uri)
-        reason = storage.NO_FILE if linked else "nothing that can be restored, by its ending"
-        verdict = IGNORED
-    else:
-        verdict, reason = REJECTED, f"{locations.NO_PATH}; a bucket can"
+    item, accounts = one.item, ledger.accounts
+    other = one.kind == OTHER
     return Verdict(
-        item.key, one.kind, verdict, reason, source_uri=item.uri,
-        source_identity=item.identity, finished_at=tracking.now(),
-    )  # fmt: skip
+        item.key,
+        one.kind,
+        IGNORED if other else REJECTED,
+        _no_medium(item.uri) if other else one.refused,
+        source_uri=locations.as_text(item.uri),
+        source_identity=item.identity,
+        model_digest=accounts.model_digest,
+        options=accounts.options,
+        finished_at=tracking.now(),
+    )
+
+
+def _no_medium(uri: str) -> str:
+    """Why an object is ignored."""
+    if storage.is_unreadable_folder(uri):
+        return storage.UNREADABLE
+    return storage.NO_FILE if storage.is_no_file(uri) else "nothing that can be restored, by its ending"
 
 
 def _work(config: RestoreConfig, model: ResolvedModel) -> Work:

@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import socket
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
@@ -145,10 +146,28 @@ def actors(wanted: int | Literal["auto"], *, gpus: float) -> int:
         return wanted
     if not gpus:
         return max(1, int(cpus()))
-    total = ray.cluster_resources()
-    if total.get("GPU", 0) < gpus:
-        raise ValueError(f"the cluster has {total.get('GPU', 0):g} GPUs; --num-gpus 0 computes on its CPUs")
-    return max(1, int(total["GPU"] / gpus))
+    if (there := _gpus()) < gpus:
+        raise ValueError(_too_few(there))
+    return max(1, int(there / gpus))
+
+
+def check_gpus(wanted: float) -> None:
+    """Raises ValueError where this machine alone is the cluster and has fewer GPUs than that; another may
+    bring up a node that has them, for which it says that it waits."""
+    there = _gpus()
+    if there >= wanted:
+        return
+    if not os.environ.get("RAY_ADDRESS"):
+        raise ValueError(_too_few(there))
+    print(f"waiting for a node with a GPU: {_too_few(there)}", file=sys.stderr, flush=True)
+
+
+def _gpus() -> float:
+    return float(ray.cluster_resources().get("GPU", 0))
+
+
+def _too_few(there: float) -> str:
+    return f"the cluster has {there:g} GPUs; --num-gpus 0 computes on its CPUs"
 
 
 def cpus() -> float:

@@ -42,6 +42,7 @@ ROUNDS = 2
 MISSPELT = re.compile(r"[a-z][a-z0-9+]+:/?(?!/)")
 """The beginning of a URI with fewer than two slashes after its scheme."""
 TAR = ".tar"
+NO_TEXT = "its name is not UTF-8: rename it"
 NO_PATH = "a folder cannot keep its name (an empty part, . or ..)"
 LONGEST_NAME = 200
 """Bytes; file systems take 255, of which something may be added to it."""
@@ -50,8 +51,16 @@ FOLDER = "_spair"
 
 
 def join(uri: str, *parts: str) -> str:
-    """A location below another. A slash that a name begins with is the name's: buckets have such."""
-    return "/".join([uri.rstrip("/"), *(part.rstrip("/") for part in parts)])
+    """A location below another. A slash that a name begins with is the name's: buckets have such.
+
+    Below `file://` it is a path: in a URI the names' own %, # and ? would be read as the URI's.
+    """
+    return "/".join([_path(uri).rstrip("/"), *(part.rstrip("/") for part in parts)])
+
+
+def _path(uri: str) -> str:
+    """A location on this machine without its scheme; any other as it is."""
+    return unquote(urlsplit(uri).path) if uri.startswith("file://") else uri
 
 
 def name_of(uri: str) -> str:
@@ -83,6 +92,7 @@ def folder_of(uri: str) -> str:
 
 def absolute(uri: str) -> str:
     """The same location for processes that work in another folder, as those of a cluster do."""
+    uri = _path(uri)
     return uri if "://" in uri or MISSPELT.match(uri) else os.path.abspath(uri)
 
 
@@ -99,7 +109,7 @@ def resolve(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     if "://" not in uri:
         return _filesystem("file"), os.path.abspath(uri)
     if scheme == "file":
-        return _filesystem("file"), unquote(urlsplit(uri).path)
+        return _filesystem("file"), _path(uri)
     if not (rest.partition("/")[0] if scheme in S3_SCHEMES else rest.strip("/")):
         raise StorageError(f"{uri}: names no bucket; write {scheme}://BUCKET/PREFIX")
     try:
@@ -157,6 +167,31 @@ def _ask(scheme: str, bucket: str) -> None:
 def is_local(uri: str) -> bool:
     """Whether a location is in this machine's file system. Raises StorageError."""
     return isinstance(resolve(uri)[0], LocalFileSystem)
+
+
+def overlap(uri: str, other: str) -> bool:
+    """Whether one of two locations is the other or lies below it, links on this machine followed.
+
+    Raises StorageError.
+    """
+    (store, a), (another, b) = _real(uri), _real(other)
+    return store is another and (a.startswith(b) or b.startswith(a))
+
+
+def _real(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    filesystem, path = resolve(uri)
+    real = os.path.realpath(path) if isinstance(filesystem, LocalFileSystem) else path
+    return filesystem, f"{real.rstrip('/')}/"
+
+
+def is_text(name: str) -> bool:
+    """Whether a name is Unicode: those of files may be any bytes, which Python keeps as lone surrogates."""
+    return as_text(name) == name
+
+
+def as_text(name: str) -> str:
+    """A name as it can be written down and shown."""
+    return name.encode(errors="backslashreplace").decode()
 
 
 def is_path(key: str) -> bool:

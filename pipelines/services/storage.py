@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from pipelines.services.locations import FOLDER, S3_SCHEMES, absolute, ending_of, join, resolve
+from pipelines.services.locations import FOLDER, S3_SCHEMES, absolute, as_text, ending_of, join, resolve
 from pipelines.services.store_errors import (
     NothingStoredError,
     StorageError,
@@ -38,13 +38,15 @@ AT_ONCE = 1000
 """Objects that S3 removes at one request."""
 PATIENCE = 120.0
 """Seconds after which nothing is begun anew."""
+UNREADABLE = "a folder that may not be read: change its owner or mode"
 NO_FILE = "is no file: a folder (or a link to one), a pipe, a socket, a device, or a link to nothing"
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class StoredObject:
-    """One object under a prefix: `key` is its name below the prefix; `identity` changes with its content.
+    """One object under a prefix: `key` is its name below the prefix, as text; `identity` changes with its
+    content.
 
     `modified` is when it was last written, where the store says.
     """
@@ -93,7 +95,15 @@ def _pages(filesystem: fsspec.AbstractFileSystem, root: str, uri: str) -> Iterat
 
 def _below(filesystem: fsspec.AbstractFileSystem, root: str, uri: str, prefix: str) -> Iterator[StoredObject]:
     folder = posixpath.join(root, prefix) if prefix else root
-    for entry in sorted(filesystem.ls(folder, detail=True), key=_place):
+    try:
+        entries = filesystem.ls(folder, detail=True)
+    except (FileNotFoundError, PermissionError) as error:
+        if not prefix:
+            raise
+        if isinstance(error, PermissionError):  # such as lost+found: an object that nobody can read
+            yield StoredObject(join(uri, prefix), as_text(prefix), 0, "")
+        return
+    for entry in sorted(map(_followed, entries), key=_place):
         name = posixpath.basename(entry["name"].rstrip("/"))
         key = posixpath.join(prefix, name)
         if entry["name"].rstrip("/") == folder.rstrip("/"):
@@ -101,14 +111,22 @@ def _below(filesystem: fsspec.AbstractFileSystem, root: str, uri: str, prefix: s
         if entry["type"] == "directory":
             yield from _below(filesystem, root, uri, key)
         else:
-            yield StoredObject(
-                join(uri, key), key, int(entry["size"] or 0), _identity(entry), _modified(entry)
-            )
+            size = int(entry["size"] or 0)
+            yield StoredObject(join(uri, key), as_text(key), size, _identity(entry), _modified(entry))
 
 
 def _place(entry: dict[str, Any]) -> str:
     """By which the entries of a folder come in the order of the keys in it."""
-    return str(entry["name"]).rstrip("/") + ("/" if entry["type"] == "directory" else "")
+    return as_text(entry["name"]).rstrip("/") + ("/" if entry["type"] == "directory" else "")
+
+
+def _followed(entry: dict[str, Any]) -> dict[str, Any]:
+    """Of a link, when what it leads to was written."""
+    if not entry.get("islink"):
+        return entry
+    with suppress(OSError):
+        return {**entry, "mtime": os.stat(entry["name"]).st_mtime}
+    return entry
 
 
 def _modified(entry: dict[str, Any]) -> datetime | None:
@@ -204,6 +222,13 @@ def _to_read(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
 def is_no_file(uri: str) -> bool:
     """Whether something is there on this machine, but no file: to read it may take for ever."""
     return _is_no_file(*resolve(uri))
+
+
+def is_unreadable_folder(uri: str) -> bool:
+    """Whether it is one of this machine that this process may not look into."""
+    filesystem, path = resolve(uri)
+    local = isinstance(filesystem, LocalFileSystem)
+    return local and os.path.isdir(path) and not os.access(path, os.R_OK | os.X_OK)
 
 
 def _is_no_file(filesystem: fsspec.AbstractFileSystem, path: str) -> bool:

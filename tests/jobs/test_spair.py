@@ -339,3 +339,10 @@ def test_interrupted_it_leaves_no_half_files(here, monkeypatch, capsys):
     assert called(*RESTORE, "photo.png") == 130
     assert names(here) == {"photo.png"}
     assert capsys.readouterr().err == "stopped by SIGINT; start the job again to go on\n"
+
+
+def test_no_source_gives_way_to_a_comparison(here):
+    (here / "photo.compare.png").write_bytes((here / "photo.png").read_bytes())
+    before = (here / "photo.compare.png").read_bytes()
+    assert called(*RESTORE, "photo.png", "photo.compare.png", "--compare", "--force") == 2
+    assert (here / "photo.compare.png").read_bytes() == before

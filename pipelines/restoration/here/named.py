@@ -72,7 +72,8 @@ def _at(place: str, out: str | None) -> Iterator[Named]:
     for item in below:
         ours = _written_before(item.key, sources) or item.key.startswith(f"{FOLDER}/")
         if not ours and not (inner and _place(item.uri).startswith(inner)):
-            yield Named(locations.join(place, item.key), item.key, item.size, alone=False)
+            uri = locations.join(place, item.key) if locations.is_text(item.uri) else item.uri
+            yield Named(uri, item.key, item.size, alone=False)
 
 
 def _written_before(key: str, sources: set[str]) -> bool:
@@ -112,11 +113,12 @@ def targets(found: Sequence[Named], out: str | None, *, compare: bool) -> list[T
         places = [_below_out(out, one) for one in found]
     else:
         places = [_marked(one.uri, RESTORED) for one in found]
-    _check_apart(found, places)
     beside = [
         _comparison(one, place, beside=out is None) if compare else None
         for one, place in zip(found, places, strict=True)
     ]
+    _check_apart(found, places)
+    _check_apart(found, beside)
     return [Targets(place, comparison) for place, comparison in zip(places, beside, strict=True)]
 
 
@@ -155,14 +157,14 @@ def _comparison(one: Named, place: str, *, beside: bool) -> str:
     return _marked(place, COMPARED)
 
 
-def _check_apart(found: Sequence[Named], places: Sequence[str]) -> None:
+def _check_apart(found: Sequence[Named], places: Sequence[str | None]) -> None:
     sources = {_place(one.uri) for one in found}
     for one, place in zip(found, places, strict=True):
-        if _place(place) in sources:
+        if place is not None and _place(place) in sources:
             raise ValueError(
                 f"{one.uri}: it would take the place of its source, or of another's; name another --out"
             )
-    place, times = Counter(places).most_common(1)[0] if places else ("", 0)
+    place, times = next(iter(Counter(filter(None, places)).most_common(1)), ("", 0))
     if times > 1:
         raise ValueError(
             f"{place}: {times} files would be written there; restore them one by one, or leave --out out"

@@ -5,12 +5,15 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
+from pipelines.restoration import restore
 from pipelines.restoration.lease import Lease, Pace
 from pipelines.services import storage
 from pipelines.services.faults import HeldError
+from pipelines.services.storage import StoreUnavailableError
 
 PACE = Pace(beat=0.1, dead=1.0, pause=0.1)
 
@@ -131,3 +134,35 @@ def test_one_that_was_taken_for_dead_learns_it(tmp_path):
             time.sleep(0.05)
         with pytest.raises(HeldError, match="took this one for dead"):
             lease.check()
+
+
+def test_a_ticket_that_cannot_be_read_is_not_passed_over(tmp_path, monkeypatch):
+    """Its job may have the destination; one that is gone by then has not."""
+    with Lease(str(tmp_path), PACE).held(0, nothing) as lease:
+        read = storage.read_bytes
+
+        def fails(uri):
+            raise StoreUnavailableError(f"{uri}: the store cannot be reached")
+
+        monkeypatch.setattr(storage, "read_bytes", fails)
+        with pytest.raises(StoreUnavailableError), Lease(str(tmp_path), PACE).held(0, nothing):
+            pass
+
+        def gone(uri):
+            storage.delete(uri)
+            return read(uri)
+
+        monkeypatch.setattr(storage, "read_bytes", gone)
+        with Lease(str(tmp_path), PACE).held(0, nothing):
+            pass
+        assert not list((tmp_path / "_spair" / "lease").glob(f"{lease.ticket.name}.json"))
+
+
+def test_a_job_that_lost_its_lease_commits_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(restore, "_restore_window", lambda *_: None)
+    book = SimpleNamespace(commit=lambda: pytest.fail("another job's manifest"))
+    lease = Lease(str(tmp_path), PACE)
+    lease.lost = "another has it"
+    config = restore.RestoreConfig(str(tmp_path / "raw"), str(tmp_path))
+    with pytest.raises(HeldError, match="another has it"):
+        restore._restore_all(config, None, [[]], SimpleNamespace(book=book), lease)

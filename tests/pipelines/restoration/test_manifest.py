@@ -117,3 +117,14 @@ def test_what_is_pruned_lies_at_the_destination_whatever_a_manifest_says(tmp_pat
     restore._prune(restore.RestoreConfig(str(source), str(destination)), ledger)
     assert ledger.summary.pruned == 2
     assert (mine.exists(), (destination / "gone.png").exists()) == (True, False)
+
+
+def test_what_was_being_journalled_when_its_process_was_killed_is_passed_over(tmp_path):
+    book = Manifest(str(tmp_path))
+    book.add(verdict("a"))
+    book.flush()
+    (tmp_path / "_spair" / "journal" / ".writing-abc").write_bytes(b"")
+    again = Manifest(str(tmp_path))
+    assert (again.recovered, again.get("a")) == (1, verdict("a"))
+    again.commit()
+    assert not (tmp_path / "_spair" / "journal").exists()

@@ -1,5 +1,6 @@
 """Names as buckets and folders have them, through the real pipeline."""
 
+import os
 from functools import partial
 
 import pytest
@@ -68,3 +69,24 @@ def test_names_that_lead_out_of_a_folder_are_rejected_before_any_work(
     }
     assert "a folder cannot keep its name" in found["../out.png"].reason
     assert [path.name for path in (tmp_path / "below").iterdir()] == ["dry"]
+
+
+def test_names_of_any_bytes_are_rejected_and_the_rest_goes_on(tmp_path, mlflow_store, tiny_weights):
+    (tmp_path / "model").write_bytes(tiny_weights)
+    (tmp_path / "raw").mkdir()
+    for name in (b"caf\xe9.png", b"caf\xe9.txt", b"notes.txt"):
+        with open(os.path.join(os.fsencode(tmp_path / "raw"), name), "wb") as file:
+            file.write(b"x")
+    config = RestoreConfig(f"{tmp_path}/raw", f"{tmp_path}/dry", model=f"{tmp_path}/model", panels=0)
+    restore.restore(config)
+    found = {item.key: (item.verdict, item.reason) for item in Manifest(config.destination)}
+    assert found["caf\\udce9.png"] == (REJECTED, "its name is not UTF-8: rename it")
+    assert {found[key][0] for key in ("caf\\udce9.txt", "notes.txt")} == {IGNORED}
+    assert restore.restore(config).already == 1
+
+
+def test_a_destination_that_links_to_the_source_is_refused(tmp_path):
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "dry").symlink_to(tmp_path / "raw")
+    with pytest.raises(ValueError, match="overlap"):
+        restore.restore(RestoreConfig(f"{tmp_path}/raw", f"{tmp_path}/dry"))

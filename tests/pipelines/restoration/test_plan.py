@@ -80,3 +80,21 @@ def test_what_failed_or_was_rejected_is_driven_anew():
     for redrive, key in (("failed", "b.png"), ("rejected", "c.png")):
         (one,) = planned(keys, known, redrive=redrive)
         assert (one.item.key, one.settled, one.settled_digest) == (key, False, "")
+
+
+def test_what_is_refused_by_its_name_is_so_for_good():
+    """Settled as what is rejected for its bytes is, and refused again where it was changed."""
+    keys, terms = ["../a.png", "b\udce9.png"], Terms("m1", "o1", in_folder=True)
+    found = list(plan(map(stored, keys), iter(()), Selection(), terms))
+    assert [(one.todo, one.settled) for one in found] == [(False, False)] * 2
+    assert "a folder cannot keep its name" in found[0].refused
+    assert "not UTF-8" in found[1].refused
+    for identity, settled in (("e1", True), ("e2", False)):
+        known = iter([verdict("../a.png", REJECTED, source_digest="")])
+        (again,) = plan([stored("../a.png", identity)], known, Selection(), terms)
+        assert (again.settled, again.todo) == (settled, False)
+
+
+def test_a_limit_is_of_some():
+    with pytest.raises(ValueError, match="limit is a number of items, at least 1"):
+        Selection(limit=-1)

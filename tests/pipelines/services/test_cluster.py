@@ -46,3 +46,13 @@ def test_an_interruption_is_none_of_these(starts):
     with pytest.raises(KeyboardInterrupt):
         cluster.connect(1)
     assert starts == [None]
+
+
+def test_gpus_that_are_not_there_are_told_or_waited_for(monkeypatch, capsys):
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(ValueError, match=r"the cluster has 0 GPUs; --num-gpus 0"):
+        cluster.check_gpus(1.0)
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")  # which may bring up nodes
+    cluster.check_gpus(1.0)
+    assert "waiting for a node with a GPU" in capsys.readouterr().err

@@ -77,5 +77,28 @@ def test_other_schemes_are_read_as_fsspec_does(tmp_path):
 def test_an_absolute_location_is_that_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert locations.absolute("raw") == f"{tmp_path}/raw"
-    for uri in ("/a/b", "file:///a", "s3://a/b", "models:/a@b"):
+    for uri in ("/a/b", "s3://a/b", "models:/a@b"):
         assert locations.absolute(uri) == uri
+    assert locations.absolute("file:///a%20b") == "/a b"
+
+
+@pytest.mark.parametrize("key", ["a#1.png", "b?x.png", "c%41.png", "%2e%2e/esc.png", "a b.png"])
+def test_names_below_a_file_uri_are_those_of_files(tmp_path, key):
+    place = f"file://{tmp_path}/with%20space"
+    storage.write_bytes(locations.join(place, key), key.encode())
+    assert (tmp_path / "with space" / key).read_bytes() == key.encode()
+    assert [item.key for item in storage.list_objects(place)] == [key]
+    (item,) = storage.list_objects(place)
+    assert storage.read_bytes(item.uri) == key.encode()
+
+
+def test_a_link_to_a_place_overlaps_it(tmp_path, s3):
+    (tmp_path / "in" / "sub").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    here = str(tmp_path / "in")
+    for other in (tmp_path / "link", tmp_path / "link" / "sub", tmp_path / "in" / ".." / "in"):
+        assert locations.overlap(here, str(other))
+        assert locations.overlap(f"file://{other}", here)
+    assert not locations.overlap(here, str(tmp_path / "input"))
+    assert not locations.overlap(here, f"memory://{here}")
+    assert locations.overlap(s3, f"{s3}/below")

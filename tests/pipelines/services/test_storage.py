@@ -245,3 +245,52 @@ def test_what_is_listed_is_found_from_any_folder(tmp_path, monkeypatch):
     assert storage.read_bytes(found.uri) == b"1"
     with pytest.raises(StorageError, match="two slashes after its scheme"):
         next(storage.list_objects("s3:bucket/x"))
+
+
+def test_names_of_any_bytes_are_listed_as_text(tmp_path):
+    for name in (b"caf\xe9.png", b"caf\xe9/z.png", "café.png".encode(), b"d.png"):
+        path = os.path.join(os.fsencode(tmp_path), name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as file:
+            file.write(b"x")
+    listed = list(storage.list_objects(str(tmp_path)))
+    keys = [item.key for item in listed]
+    assert keys == sorted(keys) == ["caf\\udce9.png", "caf\\udce9/z.png", "café.png", "d.png"]
+    assert {storage.read_bytes(item.uri) for item in listed} == {b"x"}
+    assert [locations.is_text(item.uri) for item in listed] == [False, False, True, True]
+
+
+def test_a_subfolder_that_cannot_be_listed_ends_no_listing(tmp_path, monkeypatch):
+    for name in ("a/x.png", "gone/x.png", "lost+found/x.png", "z.png"):
+        storage.write_bytes(str(tmp_path / name), b"x")
+    filesystem = locations.resolve(str(tmp_path))[0]
+    ls = filesystem.ls
+
+    def refusing(path, **options):
+        if path.endswith("lost+found"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        if path.endswith("gone"):
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
+        return ls(path, **options)
+
+    monkeypatch.setattr(filesystem, "ls", refusing)
+    assert [item.key for item in storage.list_objects(str(tmp_path))] == ["a/x.png", "lost+found", "z.png"]
+    with pytest.raises(StorageError, match=r"lost\+found: change its owner or mode"):
+        list(storage.list_objects(str(tmp_path / "lost+found")))
+
+
+def test_a_link_is_as_new_as_what_it_leads_to(tmp_path):
+    (tmp_path / "raw").mkdir()
+    target = tmp_path / "target.png"
+    target.write_bytes(b"1")
+    (tmp_path / "raw" / "link.png").symlink_to(target)
+
+    def listed():
+        (item,) = storage.list_objects(str(tmp_path / "raw"))
+        return item.identity, item.modified.timestamp()
+
+    os.utime(target, (1000, 1000))
+    first = listed()
+    os.utime(target, (2000, 2000))
+    assert (first[1], listed()[1]) == (1000, 2000)
+    assert listed()[0] != first[0]
