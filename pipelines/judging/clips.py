@@ -13,7 +13,7 @@ import math
 import posixpath
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import chain, islice, repeat
 from typing import Any
@@ -122,13 +122,12 @@ def judge(clips: Sequence[Footage], model: ResolvedModel, config: EvaluateConfig
 
 def _clips(config: EvaluateConfig) -> Iterator[Footage]:
     listing = layouts.find(config.data, config.layout, split="test", prefer="test")
-    folders: dict[str, list[PairFiles]] = {}
-    for files in listing.pairs:
-        whole = medium_of(files.target) is medium("clip")
-        name = files.key if whole else posixpath.dirname(files.key) or files.set
-        folders.setdefault(name, []).append(files)
-    for name, frames in sorted(folders.items()):
-        ordered = sorted(frames, key=lambda files: files.key)
+    places: dict[str, list[PairFiles]] = {}
+    for files in dict.fromkeys(listing.pairs):  # a location may lie within another, and is listed twice then
+        place = files.target if _whole(files) else posixpath.dirname(files.target)
+        places.setdefault(place, []).append(files)
+    for name, place in sorted(zip(_names(places), places, strict=True)):
+        ordered = sorted(places[place], key=lambda files: files.key)
         pairs = [files for files in ordered if files.input]
         seen = pairs or ordered
         yield Footage(
@@ -136,6 +135,23 @@ def _clips(config: EvaluateConfig) -> Iterator[Footage]:
             tuple(files.input or files.target for files in seen),
             tuple(files.target for files in pairs),
         )
+
+
+def _whole(files: PairFiles) -> bool:
+    """Whether it is a clip, rather than a frame of one."""
+    return medium_of(files.target) is medium("clip")
+
+
+def _names(places: Mapping[str, Sequence[PairFiles]]) -> list[str]:
+    """A name for the clip at each place: its own, with that of its set, or the place.
+
+    The first of these that tells all clips apart: results are known by their names.
+    """
+    firsts = [frames[0] for frames in places.values()]
+    own = [(files.set, files.key if _whole(files) else posixpath.dirname(files.key)) for files in firsts]
+    short = [name or of_set for of_set, name in own]
+    full = [f"{of_set}/{name}".rstrip("/") for of_set, name in own]
+    return next(names for names in (short, full, list(places)) if len(set(names)) == len(names))
 
 
 def _runs(
@@ -204,11 +220,23 @@ class _Restorer:
 
 
 def _judged(row: dict[str, Any], threshold: float) -> dict[str, Any]:
-    """What a run adds to its clip: `weights` and sums of each measure."""
-    answer = {"name": row["name"], "error": row["error"], "frames": 0}
-    blank = {f"{part}_{name}": 0.0 for name in MEASURES for part in ("sum", "weight")}
+    """What a run adds to its clip: `weights` and sums of each measure, or why it adds nothing."""
+    nothing = {"name": row["name"], "error": row["error"], "frames": 0, **_blank()}
     if row["error"]:
-        return {**answer, **blank}
+        return nothing
+    try:
+        return {**nothing, **_sums(row, threshold)}
+    except (ValueError, MemoryError) as error:
+        return {**nothing, "error": f"it could not be judged: {error}"}
+    except Exception as error:  # noqa: BLE001 (it is this clip's alone)
+        return {**nothing, "error": f"it could not be judged: {unforeseen(error)}"}
+
+
+def _blank() -> dict[str, float]:
+    return {f"{part}_{name}": 0.0 for name in MEASURES for part in ("sum", "weight")}
+
+
+def _sums(row: dict[str, Any], threshold: float) -> dict[str, Any]:
     window = unpacked(row).window
     before = list(window.pixels[window.own.start : window.own.stop])
     shape = (len(before), *before[0].shape)
@@ -221,11 +249,12 @@ def _judged(row: dict[str, Any], threshold: float) -> dict[str, Any]:
         _standing(before, after, truth),
         [("seconds_per_frame", row["seconds"], len(before))],
     )
+    sums = _blank()
     for name, total, weight in measured:
         if math.isfinite(total):
-            blank[f"sum_{name}"] += total
-            blank[f"weight_{name}"] += weight
-    return {**answer, **blank, "frames": len(before)}
+            sums[f"sum_{name}"] += total
+            sums[f"weight_{name}"] += weight
+    return {**sums, "frames": len(before)}
 
 
 Measured = Iterator[tuple[str, float, float]]

@@ -148,8 +148,7 @@ def judge(
     Raises StorageError.
     """
     items = pairs.list_examples(config.data, layout=config.layout, limit=config.limit)
-    # Only shards have to be read to know the set of a row.
-    items = [item for item in items if item.get("labels", {}).get("set", "").lower() not in leave_out]
+    items = [item for item in items if _set_of(item).lower() not in leave_out]
     if not items:
         return []
     cluster.connect()
@@ -157,6 +156,12 @@ def judge(
     rows = list(_with_progress(_judged_rows(config, model, items, frozenset(leave_out)), total))
     names = sorted({row["set"] for row in rows})
     return [_summarise(name, [row for row in rows if row["set"] == name]) for name in names]
+
+
+def _set_of(item: dict[str, Any]) -> str:
+    """The set that a pair, or what is left of one, belongs to; of a shard nothing, for it has to be read."""
+    name: str = (item.get("files") or item.get("left_out") or {}).get("set", "")
+    return name
 
 
 def _judged_rows(
@@ -265,6 +270,8 @@ def _judged(row: dict[str, Any], threshold: float, shadows: bool) -> dict[str, A
         return {**labels, **_scores(row, threshold, shadows)}
     except (PictureError, ValueError) as error:
         return {**labels, **nothing, "error": str(error)}
+    except Exception as error:  # noqa: BLE001 (it is this picture's alone)
+        return {**labels, **nothing, "error": unforeseen(error)}
 
 
 def _scores(row: dict[str, Any], threshold: float, shadows: bool) -> dict[str, Any]:

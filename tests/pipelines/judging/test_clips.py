@@ -11,8 +11,10 @@ from jobs import evaluate
 from pipelines.judging import clips
 from pipelines.judging.clips import ClipResult, judge_clips
 from pipelines.judging.evaluation import EvaluateConfig
+from pipelines.media import NO_PIECE, Piece, packed
 from pipelines.services.models import ResolvedModel
 from spair_core import weights
+from spair_core.footage import Window
 from spair_core.images import encode_png
 from spair_core.network import Spair
 from tests.pipelines.media.test_clips import make_clip
@@ -84,6 +86,55 @@ def test_what_cannot_be_judged_at_all_is_an_error(cluster, photos, blind, tmp_pa
         make_clip(tmp_path / side / "a.mp4", [photos[0][:48, :64]] * count)
     with pytest.raises(ValueError, match="a: its truth has fewer frames"):
         judge_clips(EvaluateConfig((str(tmp_path),), layout="clip-pairs", footage=True), blind)
+
+
+def store(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"x")
+
+
+def found(layout, *folders):
+    return list(clips._clips(EvaluateConfig(tuple(map(str, folders)), layout=layout, footage=True)))
+
+
+def test_clips_of_the_same_name_in_two_sets_are_two(tmp_path):
+    sides = ("input", "target")
+    store(tmp_path, *(f"{of}/{side}/a/{k}.png" for of in ("city", "night") for side in sides for k in (0, 1)))
+    store(tmp_path, *(f"drives/{of}/{side}/a.mp4" for of in ("city", "night") for side in sides))
+    frames = found("folders", tmp_path / "city", tmp_path / "night")
+    whole = found("clip-pairs", tmp_path / "drives")
+    assert [clip.name for clip in frames] == [clip.name for clip in whole] == ["city/a", "night/a"]
+    for clip, of in zip(frames, ("city", "night"), strict=True):
+        assert clip.seen == tuple(f"{tmp_path}/{of}/input/a/{k}.png" for k in (0, 1))
+        assert clip.truth == tuple(f"{tmp_path}/{of}/target/a/{k}.png" for k in (0, 1))
+    assert [clip.seen for clip in whole] == [
+        (f"{tmp_path}/drives/{of}/input/a.mp4",) for of in ("city", "night")
+    ]
+
+
+def test_clips_are_told_apart_by_what_it_takes(tmp_path):
+    store(tmp_path, *(f"one/{side}/{name}.png" for side in ("input", "target") for name in ("0", "one/0")))
+    assert [clip.name for clip in found("folders", tmp_path / "one")] == ["one", "one/one"]
+    for part in ("blur", "sharp"):
+        store(tmp_path, *(f"{copy}/GoPro/test/a/{part}/0.png" for copy in "xy"))
+    copies = found("gopro", tmp_path / "x", tmp_path / "y")
+    assert [clip.name for clip in copies] == [f"{tmp_path}/{copy}/GoPro/test/a/sharp" for copy in "xy"]
+
+
+def test_a_folder_named_twice_is_judged_once(tmp_path):
+    store(tmp_path, *(f"all/city/{side}/a/{k}.png" for side in ("input", "target") for k in (0, 1)))
+    (clip,) = found("folders", tmp_path / "all", tmp_path / "all" / "city")
+    assert (clip.name, len(clip.seen)) == ("a", 2)
+
+
+def test_a_run_that_cannot_be_judged_is_its_clips_reason():
+    frames = np.zeros((4, 8, 8, 3), np.uint8)
+    row = {**NO_PIECE, **packed(Piece(Window.alone(frames), None)), "name": "tiny", "error": "", "seconds": 1}
+    row |= {"restored": frames.tobytes(), "found": bytes(4 * 64), "truth": frames.tobytes()}
+    result = clips._summed("tiny", [clips._judged(row, 0.05)])
+    assert (result.frames, math.isnan(result.psnr_y)) == (0, True)
+    assert result.rejected == "it could not be judged: SSIM needs at least 11x11 pixels, not 8x8"
 
 
 def test_means_weigh_by_what_they_are_means_of():

@@ -49,6 +49,15 @@ def test_a_candidate_must_be_better_on_average_and_nowhere_much_worse():
         decide([result("a", 26)], [result("a", 26, count=4)], BARS)
 
 
+def test_both_must_have_been_judged_on_the_same_pictures():
+    def without(key, psnr):
+        return [replace(result("a", psnr), rejected=((key, "damaged"),))]
+
+    assert decide(without("hard", 31), without("hard", 30), BARS).promote
+    with pytest.raises(ValueError, match="a: judged for one and not for the other: easy, hard"):
+        decide(without("hard", 31), without("easy", 30), BARS)
+
+
 def test_each_task_is_judged_by_its_own_measure():
     assert {one.name: measure_of(one.name) for one in DEGRADATIONS} == {
         one.name: one.judged_on for one in DEGRADATIONS
@@ -86,6 +95,30 @@ def test_clips_must_gain_and_stay_as_steady():
     assert decide_clips([clip("a", 31, flicker=0.9)], [clip("a", 30, flicker=1.1)], BARS).promote
     assert not decide_clips([clip("a", 31, flicker=1.6)], None, BARS).promote
     assert decide_clips([clip("a", 31, flicker=1.5)], None, BARS).promote
+
+
+def test_a_clip_does_not_make_up_for_the_flicker_of_another():
+    calm = [clip("a", 30), clip("b", 30)]
+    opposite = decide_clips([clip("a", 31, flicker=0.2), clip("b", 31, flicker=1.8)], calm, BARS)
+    assert opposite.reason == (
+        "clips flicker 1.000 times as much as their truth, with the champion 1.000; 0.800 further from 1 a "
+        "clip, 0.05 is allowed"
+    )
+    many = [clip(str(k), 31) for k in range(9)]
+    worst = decide_clips([*many, clip("a", 31, flicker=0.7)], [*many, clip("a", 30)], Bars(margin=0))
+    assert not worst.promote
+    assert worst.reason.endswith("0.300 further from 1 on a, 0.2 is allowed")
+    assert decide_clips([*many, clip("a", 31, flicker=0.85)], [*many, clip("a", 30)], Bars(margin=0)).promote
+
+
+def test_a_clip_does_not_make_up_for_the_contrast_of_another():
+    opposite = decide_clips([clip("a", 31, contrast=0.0), clip("b", 31, contrast=2.0)], None, BARS)
+    assert opposite.reason == "what stands still keeps 0.500 of its contrast; 0.85 is asked for"
+    many = [clip(str(k), 31, contrast=1.0) for k in range(9)]
+    erased = decide_clips([*many, clip("a", 31, contrast=0.0)], None, BARS)
+    assert not erased.promote
+    assert erased.reason.endswith("0.900 of its contrast, 0.000 on a; 0.7 is asked for of each clip")
+    assert decide_clips([*many, clip("a", 31, contrast=0.75)], None, BARS).promote
 
 
 def test_what_stands_still_in_clips_keeps_its_contrast():

@@ -109,6 +109,26 @@ def test_a_model_against_shadows_is_judged_in_lab(cluster, shadows, tiny_weights
         evaluation.evaluate(EvaluateConfig((f"{shadows}/broken",), f"{shadows}/model"))
 
 
+def test_pairs_of_sets_that_are_left_out_are_not_read(shadows, tiny_weights, monkeypatch):
+    (shadows / "ISTD" / "target" / "alone.png").write_bytes(b"")
+    seen = []
+    monkeypatch.setattr(evaluation.cluster, "connect", lambda: None)
+    monkeypatch.setattr(evaluation, "_judged_rows", lambda config, model, items, _: seen.extend(items) or [])
+    config = EvaluateConfig((f"{shadows}/ISTD", f"{shadows}/broken"))
+    evaluation.judge(config, ResolvedModel("tiny", "tiny", tiny_weights), leave_out={"istd"})
+    assert [item["files"]["set"] for item in seen] == ["broken"]
+
+
+def test_what_cannot_be_judged_is_a_pictures_reason(monkeypatch):
+    def fails(*_):
+        raise MemoryError("out of memory")
+
+    monkeypatch.setattr(evaluation, "_scores", fails)
+    row = evaluation._judged({"set": "a", "key": "1", "error": None}, 0.05, False)
+    assert "out of memory" in row["error"]
+    assert evaluation._summarise("a", [row]).rejected == (("1", row["error"]),)
+
+
 @pytest.mark.cluster
 def test_sets_can_be_left_out(cluster, shadows, tiny_weights):
     config = EvaluateConfig((f"{shadows}/ISTD", f"{shadows}/broken"))
