@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipelines.media import inside
-from pipelines.media.inside import Inside, Part, Parts
+from pipelines.media.inside import Inside, Parts
 from pipelines.media.medium import Encoding, Medium, MediumError, Piece
 from pipelines.media.pictures import PICTURE
 from spair_core import images
@@ -37,19 +37,32 @@ BUFFER = 1 << 20
 
 @dataclass(frozen=True)
 class _Column:
-    """A column of pictures, or of structs whose field `bytes` they are, and the name of the one beside it."""
+    """A column of pictures, of structs whose field `bytes` they are, or of lists of either, and the name of
+    the one beside it."""
 
     place: int
     field: pa.Field
     restored: str
 
-    def data(self, value: Any) -> bytes | None:
-        """The picture of a value."""
-        return value["bytes"] if isinstance(value, dict) else value
+    @property
+    def type(self) -> pa.DataType:
+        """Of the one beside it."""
+        return _with_nulls(self.field.type)
 
-    def with_data(self, value: Any, data: bytes) -> Any:
-        """The value with another picture."""
-        return {**value, "bytes": data} if isinstance(value, dict) else data
+    def data(self, value: Any) -> Iterator[bytes | None]:
+        """The pictures of a value: those of a list in its order, else the one."""
+        if isinstance(value, list):
+            for one in value:
+                yield from self.data(one)
+        else:
+            yield value["bytes"] if isinstance(value, dict) else value
+
+    def with_data(self, value: Any, restored: Iterator[bytes | None]) -> Any:
+        """The value with other pictures, as many of them; null where there is none."""
+        if isinstance(value, list):
+            return [self.with_data(one, restored) for one in value]
+        data = next(restored)
+        return {**value, "bytes": data} if isinstance(value, dict) and data is not None else data
 
 
 @dataclass
@@ -90,17 +103,24 @@ def _found(path: Path, reach: Reach | None, troubles: _Troubles) -> Iterator[Pie
         columns = _columns(file)
         if not columns:
             return
+        owners = count()
         # Of all columns, so that damage to any of them is found before the work is done.
         for first, batch in _batches(file, None):
-            for row in range(batch.num_rows):
-                for number, column in enumerate(columns):
-                    data = column.data(batch.column(column.place)[row].as_py())
-                    owner = (first + row) * len(columns) + number
+            for row, column, value in _values(batch, columns):
+                for data in column.data(value):
                     try:
-                        yield from _pieces(owner, column, data, Path(folder) / "picture", reach)
+                        yield from _pieces(next(owners), column, data, Path(folder) / "picture", reach)
                     except MediumError as error:
                         troubles.add(column.field.name, first + row, str(error))
         yield from troubles.told()
+
+
+def _values(batch: pa.RecordBatch, columns: Sequence[_Column]) -> Iterator[tuple[int, _Column, Any]]:
+    """Row by row those of the columns. In this order their pictures are numbered; its number is each one's
+    owner."""
+    for row in range(batch.num_rows):
+        for column in columns:
+            yield row, column, batch.column(column.place)[row].as_py()
 
 
 def _pieces(
@@ -125,49 +145,55 @@ def join(parts: Iterable[bytes], source: Path, target: Path) -> Sequence[str]:
     A picture in which nothing was found is its own restored one; a note says where that is so of all of them.
     Raises MediumError.
     """
-    coming, troubles, lost = Parts(parts), _Troubles("pictures that could not be written"), dict[str, None]()
+    coming = _Coming(Parts(parts))
     with _explained(), _opened(source) as file, tempfile.TemporaryDirectory() as folder:
         columns = _columns(file)
         schema = _schema(file.schema_arrow, columns)
         with pq.ParquetWriter(target, schema, **_options(file, columns)) as writer:
             for group in range(file.num_row_groups):
-                grown = (
-                    _grown(batch, first, schema, columns, coming, troubles, lost)
-                    for first, batch in _batches(file, None, group)
-                )
+                batches = _batches(file, None, group)
+                grown = (_grown(batch, first, schema, columns, coming) for first, batch in batches)
                 with _on_disk(grown, schema, Path(folder) / f"{group}") as table:
                     writer.write_table(table, row_group_size=max(1, table.num_rows))
-    coming.check_all_taken()
-    return [*troubles.told(), *lost, *(() if coming.changed else (UNCHANGED,))]
+    coming.parts.check_all_taken()
+    unchanged = () if coming.parts.changed else (UNCHANGED,)
+    return [*coming.troubles.told(), *coming.lost, *unchanged]
+
+
+@dataclass
+class _Coming:
+    """The restored pictures, taken in the order in which they were read."""
+
+    parts: Parts
+    owners: Iterator[int] = field(default_factory=count)
+    troubles: _Troubles = field(default_factory=lambda: _Troubles("pictures that could not be written"))
+    lost: dict[str, None] = field(default_factory=dict)
+
+    def restored(self, value: Any, column: _Column, row: int) -> Any:
+        """A value with its restored pictures."""
+        pictures = (self._picture(data, column.field.name, row) for data in column.data(value))
+        return column.with_data(value, pictures)
+
+    def _picture(self, source: bytes | None, column: str, row: int) -> bytes | None:
+        part = next(iter(list(self.parts.of(next(self.owners)))), None)
+        if part is not None and part.error:
+            self.troubles.add(column, row, part.error)
+        if part is None or part.error:
+            return None
+        if part.changed:
+            self.lost |= dict.fromkeys(f"{column}: {sentence}" for sentence in part.lost)
+        return part.data if part.changed else source
 
 
 def _grown(
-    batch: pa.RecordBatch,
-    first: int,
-    schema: pa.Schema,
-    columns: Sequence[_Column],
-    coming: Parts,
-    troubles: _Troubles,
-    lost: dict[str, None],
+    batch: pa.RecordBatch, first: int, schema: pa.Schema, columns: Sequence[_Column], coming: _Coming
 ) -> pa.RecordBatch:
     """Rows with their restored pictures."""
-    restored: list[list[Any]] = [[] for _ in columns]
-    for row in range(batch.num_rows):
-        for number, column in enumerate(columns):
-            part = next(iter(list(coming.of((first + row) * len(columns) + number))), None)
-            if part is not None and part.error:
-                troubles.add(column.field.name, first + row, part.error)
-            elif part is not None and part.changed:
-                lost |= dict.fromkeys(f"{column.field.name}: {sentence}" for sentence in part.lost)
-            restored[number].append(_value(part, column, batch.column(column.place)[row]))
-    arrays = [pa.array(values, column.field.type) for values, column in zip(restored, columns, strict=True)]
+    restored: dict[int, list[Any]] = {column.place: [] for column in columns}
+    for row, column, value in _values(batch, columns):
+        restored[column.place].append(coming.restored(value, column, first + row))
+    arrays = [pa.array(restored[column.place], column.type) for column in columns]
     return pa.RecordBatch.from_arrays([*batch.columns, *arrays], schema=schema)
-
-
-def _value(part: Part | None, column: _Column, source: pa.Scalar) -> Any:
-    if part is None or part.error:
-        return None
-    return column.with_data(source.as_py(), part.data) if part.changed else source.as_py()
 
 
 def _columns(file: pq.ParquetFile) -> list[_Column]:
@@ -185,6 +211,8 @@ def _columns(file: pq.ParquetFile) -> list[_Column]:
 
 
 def _may_hold(type: pa.DataType) -> bool:
+    if _is_list(type):
+        return _may_hold(type.value_type)
     if pa.types.is_struct(type):
         places = type.get_all_field_indices("bytes")
         return len(places) == 1 and _is_bytes(type.field(places[0]).type)
@@ -192,7 +220,22 @@ def _may_hold(type: pa.DataType) -> bool:
 
 
 def _is_bytes(type: pa.DataType) -> bool:
+    if pa.types.is_dictionary(type):
+        return _is_bytes(type.value_type)
     return bool(pa.types.is_binary(type) or pa.types.is_large_binary(type) or pa.types.is_binary_view(type))
+
+
+def _is_list(type: pa.DataType) -> bool:
+    kinds = ("list", "large_list", "fixed_size_list", "list_view", "large_list_view")
+    return any(getattr(pa.types, f"is_{kind}")(type) for kind in kinds)
+
+
+def _with_nulls(type: pa.DataType) -> pa.DataType:
+    """The same, but that its lists, if it has any, may have nulls among what they hold."""
+    if not _is_list(type):
+        return type
+    held = type.value_field.with_type(_with_nulls(type.value_type)).with_nullable(True)
+    return type if held == type.value_field else pa.list_(held)
 
 
 def _holds(file: pq.ParquetFile, one: pa.Field) -> bool:
@@ -202,7 +245,8 @@ def _holds(file: pq.ParquetFile, one: pa.Field) -> bool:
         data
         for _, batch in _batches(file, [one.name])
         for value in batch.column(0)
-        if (data := column.data(value.as_py())) is not None
+        for data in column.data(value.as_py())
+        if data is not None
     )
     return any(map(_is_picture, islice(values, PROBED)))
 
@@ -234,7 +278,7 @@ def _batches(
 def _schema(schema: pa.Schema, columns: Sequence[_Column]) -> pa.Schema:
     """With the restored columns, of which those who read the table with pandas or `datasets` know too."""
     for column in columns:
-        schema = schema.append(pa.field(column.restored, column.field.type))
+        schema = schema.append(pa.field(column.restored, column.type))
     metadata = dict(schema.metadata or {})
     for key, tell in ((b"pandas", _tell_pandas), (b"huggingface", _tell_datasets)):
         if key in metadata:

@@ -317,7 +317,9 @@ def _to_rgb(image: Image.Image, *, deep: bool) -> tuple[Samples, Samples | None]
         values = np.asarray(image).astype(np.int64)
         wide = np.clip(values, 0, 65535).astype(np.uint16)
         grey = wide if deep else eight_bit(wide)
-        return np.repeat(grey[..., None], 3, axis=2), None
+        clear = image.info.get("transparency")
+        alpha = None if clear is None else (wide != clear) * grey.dtype.type(np.iinfo(grey.dtype).max)
+        return np.repeat(grey[..., None], 3, axis=2), alpha
     if image.mode in ("F", "I"):
         raise PictureError("pixels of 32 bits have no fixed range; save the picture with 8 or 16 bits")
     if image.has_transparency_data:

@@ -95,7 +95,10 @@ def _seen(image: Image.Image, data: bytes, several: Several, *, deep: bool) -> I
     first: Picture | None = None
     while _turned_to(image, number):
         # What stands beside the frames of an animation is said once, and found by reading all of it.
-        picture = decoded(image, data, deep=deep, beside=first if several.footage else None)
+        beside = first if several.footage else None
+        # Of an animation, what can be seen through is put together of 8 bit.
+        whole = deep and not (several.footage and image.has_transparency_data)
+        picture = decoded(image, data, deep=whole, beside=beside)
         first = first or picture
         if several.footage and picture.pixels.shape != first.pixels.shape:
             raise PictureError(f"frame {number} is larger than the canvas, or another mode")

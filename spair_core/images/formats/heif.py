@@ -69,7 +69,7 @@ def _boxes_beside(data: bytes) -> bytes:
 def _avif_kept(image: Image.Image, data: bytes) -> dict[str, Any]:
     across, down = (bool(_avif_flags(data) & flag) for flag in (0x08, 0x04))
     sampling = "4:2:0" if across and down else "4:2:2" if across else "4:4:4"
-    return {**_kept(image, data), "subsampling": sampling}
+    return {**_kept(image, data), "subsampling": sampling, "bit_depth": _avif_bits(data)}
 
 
 def _avif_flags(data: bytes) -> int:
@@ -148,12 +148,13 @@ def _all_of_16(samples: Samples, bits: int) -> Samples:
 
 def _deep_avif(picture: Picture, quality: int | None) -> bytes:
     planes = [picture.pixels[..., ::-1]] + ([] if picture.alpha is None else [picture.alpha[..., None]])
-    levels = (np.concatenate(planes, axis=2).astype(np.uint32) * 1023 + 32767) // 65535
+    bits = picture.kept.get("bit_depth", 10)
+    levels = (np.concatenate(planes, axis=2).astype(np.uint32) * ((1 << bits) - 1) + 32767) // 65535
     chosen = _avif_options(picture, quality)["quality"]
-    coding = [cv2.IMWRITE_AVIF_DEPTH, 10, cv2.IMWRITE_AVIF_QUALITY, chosen, cv2.IMWRITE_AVIF_SPEED, SPEED]
+    coding = [cv2.IMWRITE_AVIF_DEPTH, bits, cv2.IMWRITE_AVIF_QUALITY, chosen, cv2.IMWRITE_AVIF_SPEED, SPEED]
     written, data = cv2.imencode(".avif", levels.astype(np.uint16), coding)
     if not written:
-        raise PictureError("OpenCV could not write it as AVIF of 10 bit")
+        raise PictureError(f"OpenCV could not write it as AVIF of {bits} bit")
     return data.tobytes()
 
 

@@ -12,11 +12,13 @@ from PIL import Image
 from spair_core.images.formats.picture import Picture, PictureError, Samples
 from spair_core.images.formats.picture_format import PictureFormat, boxes, deep_colour, resolution
 
-CODESTREAM = b"\xff\x4f"
+CODESTREAM, SIZE = b"\xff\x4f", b"\xff\x51"
 WRITTEN = (b"jP  ", b"ftyp", b"jp2h", b"jp2c")
 """Boxes of a JPEG 2000 file that Pillow writes; the others are kept behind them."""
 CODING_STYLE = b"\xff\x52"
-P6 = re.compile(rb"P6(?:\s+|\s*#[^\n]*\n)*(\d+)\s+(\d+)\s+(\d+)\s")
+COMMENT = rb"#[^\n\r]*+[\n\r]"
+PPM_HEADER = re.compile(rb"P([36])" + 3 * (rb"(?:\s|" + COMMENT + rb")++(\d+)") + rb"\s")
+"""Plain or not, width, height and the greatest level."""
 WIDE = 65_535
 CREDENTIALS = b"jumb"
 
@@ -26,15 +28,27 @@ def _tga_kept(image: Image.Image, data: bytes) -> dict[str, Any]:
 
 
 def _wide_ppm(image: Image.Image, data: bytes) -> Samples | None:
-    """Of 16 bit, the upper byte first."""
-    header = P6.match(data)
-    if header is None or int(header[3]) != WIDE:
+    """Of 16 bit, the upper byte first, or in digits."""
+    header = PPM_HEADER.match(data)
+    if header is None or int(header[4]) != WIDE:
         return None
     count = 3 * image.width * image.height
-    if len(data) - header.end() < 2 * count:
+    if header[1] == b"3":
+        samples = _digits(data[header.end() :], count)
+    else:
+        samples = np.frombuffer(data[header.end() : header.end() + 2 * count], ">u2")
+    if len(samples) < count:
         raise PictureError("damaged or cut short: pixels are missing")
-    samples = np.frombuffer(data, ">u2", count, header.end())
     return samples.reshape(image.height, image.width, 3).astype(np.uint16)
+
+
+def _digits(text: bytes, count: int) -> Samples:
+    """So many levels, if they are there."""
+    # All of them: of fewer than it is asked for, it makes up the rest.
+    samples = np.fromstring(re.sub(COMMENT, b" ", text), np.int64, sep=" ")[:count]
+    if samples.size and not 0 <= samples.min() <= samples.max() <= WIDE:
+        raise PictureError("damaged or cut short: a level is out of range")
+    return samples
 
 
 def _deep_ppm(picture: Picture, quality: int | None) -> bytes:
@@ -43,8 +57,8 @@ def _deep_ppm(picture: Picture, quality: int | None) -> bytes:
 
 
 def _ppm_lost(image: Image.Image, data: bytes) -> tuple[str, ...]:
-    header = P6.match(data)
-    levels = int(header[3]) if header else 255
+    header = PPM_HEADER.match(data)
+    levels = int(header[4]) if header else 255
     return () if levels in (255, WIDE) else (f"its {levels + 1} levels, made 256",)
 
 
@@ -57,7 +71,7 @@ def _jp2_kept(image: Image.Image, data: bytes) -> dict[str, Any]:
             box for kind, box in boxes(data) if kind not in (*WRITTEN, CREDENTIALS) and len(box) > 8
         )
     if not _is_reversible(image, data):
-        wide = not found["no_jp2"] and _jp2_bits(dict(boxes(data)).get(b"jp2h", b"")) > 8
+        wide = image.mode == "I;16" or _is_deep_jp2(image, data)
         size = len(image.getbands()) * (2 if wide else 1) * image.width * image.height
         found["rate"] = max(size / len(data), 1.0)
     return found
@@ -65,7 +79,7 @@ def _jp2_kept(image: Image.Image, data: bytes) -> dict[str, Any]:
 
 def _is_reversible(image: Image.Image, data: bytes) -> bool:
     """Whether the wavelet is the whole-numbered one of pictures without loss."""
-    place = data.find(CODING_STYLE, data.find(b"\xff\x4f\xff\x51"))
+    place = data.find(CODING_STYLE, data.find(CODESTREAM + SIZE))
     return place < 0 or data[place + 13 : place + 14] != b"\0"
 
 
@@ -77,24 +91,27 @@ def _jp2_lost(image: Image.Image, data: bytes) -> tuple[str, ...]:
         found.append("its colour profile")
     if b"res " in header:
         found.append("its resolution")
-    bits = _jp2_bits(header)
-    if bits > 8 and image.mode != "I;16" and _deep_jp2_read(image, data) is None:
+    bits = max(_jp2_bits(data), default=8)
+    if bits > 8 and image.mode != "I;16" and not _is_deep_jp2(image, data):
         found.append(f"its {bits} bit, made 8")
     if CREDENTIALS in kinds:
         found.append("content credentials (C2PA), which vouched for the picture as it was")
     return tuple(found)
 
 
-def _jp2_bits(header: bytes) -> int:
-    """A channel, by the file's header box."""
-    place = header.find(b"ihdr")
-    return (header[place + 14] & 0x7F) + 1 if 0 <= place < len(header) - 14 else 8
+def _jp2_bits(data: bytes) -> set[int]:
+    """Those of its channels, by the head of its codestream (SIZ, JPEG 2000 Part 1, A.5.1)."""
+    place = data.find(CODESTREAM + SIZE)
+    channels = int.from_bytes(data[place + 40 : place + 42], "big")
+    return {(bits & 0x7F) + 1 for bits in data[place + 42 : place + 42 + 3 * channels : 3]}
+
+
+def _is_deep_jp2(image: Image.Image, data: bytes) -> bool:
+    return image.mode in ("RGB", "RGBA") and _jp2_bits(data) == {16}
 
 
 def _deep_jp2_read(image: Image.Image, data: bytes) -> Samples | None:
-    if data.startswith(CODESTREAM) or image.mode not in ("RGB", "RGBA"):
-        return None
-    return deep_colour(data, "JPEG 2000") if _jp2_bits(dict(boxes(data)).get(b"jp2h", b"")) == 16 else None
+    return deep_colour(data, "JPEG 2000") if _is_deep_jp2(image, data) else None
 
 
 def _deep_jp2(picture: Picture, quality: int | None) -> bytes:
@@ -104,7 +121,8 @@ def _deep_jp2(picture: Picture, quality: int | None) -> bytes:
     written, data = cv2.imencode(".jp2", np.concatenate(planes, axis=2), rate)
     if not written:
         raise PictureError("OpenCV could not write it as JPEG 2000 of 16 bit")
-    return data.tobytes()
+    coded = data.tobytes()
+    return coded[coded.find(CODESTREAM + SIZE) :] if picture.kept.get("no_jp2") else coded
 
 
 def _jp2_options(picture: Picture, quality: int | None) -> dict[str, Any]:

@@ -42,6 +42,8 @@ SAFE_TO_COPY = 0x20
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 HEADER = 25
 """Bytes of the first chunk."""
+GREY, SHORT = 0, (2, 4)
+"""A colour type, and its bits of which Pillow takes no grey for clear."""
 DEEP = ("RGB;16B", "RGBA;16B", "LA;16B")
 """Pillow's names of what it halves."""
 
@@ -65,8 +67,12 @@ def _lost(image: Image.Image, data: bytes) -> tuple[str, ...]:
         {kind.decode("latin-1") for kind in kinds if kind not in OURS and not _can_be_copied(kind)}
     )
     found = [f"PNG chunks that hold for the picture as it was: {', '.join(names)}"] if names else []
-    if has_more_frames(image) and any(kind == b"IHDR" and body[8] == 16 for kind, body in chunks(data)):
+    bits, colours = next((body[8:10] for kind, body in chunks(data) if kind == b"IHDR"), bytes(2))
+    clear = b"tRNS" in kinds
+    if has_more_frames(image) and bits == 16 and (colours != GREY or clear):
         found.append("its 16 bit, made 8, as it is an animation")
+    if colours == GREY and bits in SHORT and clear:
+        found.append("its transparency, which grey of so few bits is read without")
     if any(len(text) > MOST_TEXT for text in getattr(image, "text", {}).values()):
         found.append(f"a text of more than {MOST_TEXT:,} characters")
     return tuple(found)

@@ -34,11 +34,14 @@ RESOURCES, LAYERS = 34377, 37724
 """Photoshop's own tags; layers are what it shows, whatever the pixels beside them."""
 RGB = 2
 """As a photometric interpretation."""
+UNKNOWN, MULTIPLIED = 0, 1
+"""Kinds of samples beside the colours: what is no alpha, and alpha that the colours were multiplied by."""
 INSIDE = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo, ExifTags.IFD.Interop)
 """Directories within the directory."""
 COMPRESSION, OLD_JPEG = 259, 6
 STRIPS, SIZES, TILES, TILE_SIZES = 273, 279, 324, 325
 PREFIX = b"II*\0"
+WIDE = 65_535
 MOST_BYTES = 1 << 32
 COMPRESSIONS = frozenset({"raw", "packbits", "tiff_lzw", "tiff_adobe_deflate", "zstd", "lzma"})
 """Those without loss, which a copy has as well; of the others, JPEG stays one."""
@@ -71,6 +74,8 @@ def _lost(image: Image.Image, data: bytes) -> tuple[str, ...]:
     resources = image.getexif().get(RESOURCES)
     if isinstance(resources, bytes) and without_thumbnails(resources) != resources:
         found.append("a thumbnail, which showed the picture as it was")
+    if UNKNOWN in _beside_colours(image):
+        found.append("what its samples hold beside colours and alpha, such as infrared")
     bits = max(directory.get(ExifTags.Base.BitsPerSample, (8,)))
     if bits > 8 and not _is_deep(image) and not image.mode.startswith("I;16"):
         found.append(f"its {bits} bit, made 8")
@@ -82,6 +87,12 @@ def _is_deep(image: Image.Image) -> bool:
     directory = image.tag_v2  # type: ignore[attr-defined]
     bits = directory.get(ExifTags.Base.BitsPerSample, ())
     return directory.get(ExifTags.Base.PhotometricInterpretation) == RGB and bits[:3] == (16,) * 3
+
+
+def _beside_colours(image: Image.Image) -> tuple[int, ...]:
+    """The kinds of its samples beside the colours."""
+    directory = image.tag_v2  # type: ignore[attr-defined]
+    return tuple(directory.get(ExifTags.Base.ExtraSamples, ()))
 
 
 def _options(picture: Picture, quality: int | None) -> dict[str, Any]:
@@ -118,11 +129,24 @@ def _deep(picture: Picture, quality: int | None) -> bytes:
 def _deep_read(image: Image.Image, data: bytes) -> Samples | None:
     if not _is_deep(image):
         return None
+    samples = _all_samples(image, data)[..., : len(image.getbands())]
+    return _divided(samples) if _beside_colours(image)[:1] == (MULTIPLIED,) else samples
+
+
+def _all_samples(image: Image.Image, data: bytes) -> Samples:
     if image.tag_v2.get(ExifTags.Base.PlanarConfiguration) != APART:  # type: ignore[attr-defined]
         return deep_colour(data, "TIFF", image.tell())
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         planes = np.moveaxis(file.pages[image.tell()].asarray(), 0, 2)
-    return np.ascontiguousarray(planes[..., :4] if planes.shape[2] >= 4 else planes).astype(np.uint16)
+    return np.ascontiguousarray(planes).astype(np.uint16)
+
+
+def _divided(samples: Samples) -> Samples:
+    """Colours as they were before they were multiplied by their alpha, which is how copies are written."""
+    wide = samples.astype(np.uint32)
+    alpha = wide[..., 3:]
+    wide[..., :3] = np.minimum((wide[..., :3] * WIDE + alpha // 2) // np.maximum(alpha, 1), WIDE)
+    return wide.astype(np.uint16)
 
 
 def _completed(data: bytes, picture: Picture) -> bytes:

@@ -95,6 +95,8 @@ def _webp_coded(data: bytes, number: int) -> bytes | None:
     canvas = data[24:30]
     if head[:6] != bytes(6) or head[6:12] != canvas or not head[15] & NOT_BLENDED:
         return None
+    if inner.startswith(b"ALPH"):  # which is read in files that say so alone
+        inner = riff_chunk(b"VP8X", struct.pack("<I", ALPHA) + canvas) + inner
     return b"RIFF" + struct.pack("<I", 4 + len(inner)) + b"WEBP" + inner
 
 

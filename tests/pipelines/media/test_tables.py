@@ -92,6 +92,63 @@ def test_a_column_is_restored_beside_what_there_was(tmp_path, small, type, rows,
             assert getattr(one, name) == getattr(two, name)
 
 
+def of_type(arrow, data):
+    """A value of a type with a picture in it."""
+    if arrow in (STRUCT, DICTIONARY_STRUCT):
+        return {"bytes": data, "path": "a.png"}
+    return data
+
+
+DICTIONARY = pa.dictionary(pa.int32(), pa.binary())
+DICTIONARY_STRUCT = pa.struct([("bytes", DICTIONARY), ("path", pa.string())])
+
+
+@pytest.mark.parametrize("arrow", [DICTIONARY, DICTIONARY_STRUCT])
+def test_pictures_of_a_dictionary(tmp_path, small, arrow):
+    one, two = several(small, 2)
+    values = [of_type(arrow, data) for data in (one, two, one, two, two)]
+    table = pa.table({"picture": pa.array([*values, None], arrow)})
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=4)
+    assert restored(tmp_path / "a.parquet", tmp_path / "b.parquet") == []
+    again = pq.read_table(tmp_path / "b.parquet")
+    assert again.select(["picture"]).equals(pq.read_table(tmp_path / "a.parquet"))
+    assert again.schema.field("restored").type == arrow
+    *found, null = again["restored"].to_pylist()
+    assert null is None
+    for value, picture in zip(found, (one, two, one, two, two), strict=True):
+        data = value if arrow == DICTIONARY else value["bytes"]
+        assert (looks(data) == looks(picture) ^ 1).all()
+
+
+@pytest.mark.parametrize("held", [pa.binary(), STRUCT, DICTIONARY])
+@pytest.mark.parametrize("nullable", [True, False])
+@pytest.mark.parametrize("make", [pa.list_, pa.large_list])
+def test_pictures_in_lists(tmp_path, small, held, nullable, make):
+    arrow = make(pa.field("element", held, nullable=nullable))
+    one, two, three = several(small, 3)
+    made = [[one, two], [], None, [three, two[:-60], one]]
+    values = [None if value is None else [of_type(held, data) for data in value] for value in made]
+    table = pa.table({"n": [1, 2, 3, 4], "shots": pa.array(values, arrow), "one": [one, None, two, one]})
+    source, target = tmp_path / "a.parquet", tmp_path / "b.parquet"
+    pq.write_table(table, source, row_group_size=3)
+    (note,) = restored(source, target, lambda number, pixels: pixels ^ (number != 1))
+    assert note.startswith("shots: pictures that cannot be read")
+    assert ": 1, the first in row 3" in note
+    again = pq.read_table(target)
+    assert again.select(table.schema.names).equals(pq.read_table(source))
+    if nullable:
+        assert again.schema.field("shots_restored").type == again.schema.field("shots").type
+    first, none, null, last = again["shots_restored"].to_pylist()
+    assert (none, null) == ([], None)
+    assert first[1] == of_type(held, two)
+    assert last[1] is None
+    for value, picture in zip((first[0], last[0], last[2]), (one, three, one), strict=True):
+        data = value["bytes"] if held == STRUCT else value
+        assert (looks(data) == looks(picture) ^ 1).all()
+    for data, picture in zip(again["one_restored"].to_pylist(), (one, None, two, one), strict=True):
+        assert data is picture is None or (looks(data) == looks(picture) ^ 1).all()
+
+
 def test_several_columns_of_pictures_each_get_one(tmp_path, small):
     one, two = several(small, 3), several(small[::-1], 3)
     table = pa.table({"left": one, "n": [1, 2, 3], "right": two, "left_restored": ["x", "y", "z"]})

@@ -89,6 +89,33 @@ def test_what_can_be_seen_through_stays_so(shots, format, options, tmp_path):
         assert np.abs(one - other)[one[..., 3] > 127].mean() < (4 if format in ("WEBP", "AVIF") else 1e-9)
 
 
+def test_frames_of_a_webp_with_loss_that_can_be_seen_through(photos, tmp_path):
+    """Those that are all of the canvas stand in the file as they are where nothing was found."""
+    pixels = photos[0][:60, :80]
+    alpha = np.tile(np.linspace(0, 255, 80).astype(np.uint8), (60, 1))
+    shots = [
+        Image.fromarray(np.dstack([np.roll(pixels, 5 * k, axis=1), np.roll(alpha, 9 * k, axis=1)]))
+        for k in range(3)
+    ]
+    data = saved(shots, "WEBP", duration=50, quality=80)
+    assert all(frame.coded is not None for frame in images.frames(data))
+    _, after, _ = again(data, tmp_path / "after", changed=lambda number: number == 1)
+    same = [(one == other).all() for (one, _), (other, _) in zip(shown(data), shown(after), strict=True)]
+    assert same == [True, False, True]
+
+
+def test_an_animation_in_grey_of_16_bit_with_a_clear_level(tmp_path):
+    """Its frames are of one depth, and what was clear stays so."""
+    grey = np.arange(80 * 60, dtype=np.uint16).reshape(60, 80) * 13
+    shots = [Image.fromarray(grey), Image.fromarray(grey[::-1].copy())]
+    data = saved(shots, "PNG", duration=50, transparency=int(grey[5, 6]))
+    before, after, _ = again(data, tmp_path / "after")
+    assert "16 bit" in before[0].picture.lost[0]
+    for frame, (pixels, _) in zip(before, shown(after), strict=True):
+        assert (pixels[..., :3] == frame.picture.pixels).all()
+    assert (next(shown(after))[0][..., 3] == np.where(grey == grey[5, 6], 0, 255)).all()
+
+
 @pytest.mark.parametrize(("format", "options"), [("GIF", {}), ("PNG", {}), ("WEBP", {"lossless": True})])
 def test_unchanged_frames_between_others_are_equal(shots, format, options, tmp_path):
     data = saved(shots, format, duration=50, **options)

@@ -248,16 +248,19 @@ def test_a_heic_of_more_than_8_bit(photo, bits):
     assert copy.info["bit_depth"] == bits
 
 
-def test_an_avif_of_10_bit(photo):
-    wide = np.asarray(photo).astype(np.uint16) * 4
-    data = cv2.imencode(".avif", wide[..., ::-1].copy(), [cv2.IMWRITE_AVIF_DEPTH, 10])[1].tobytes()
+@pytest.mark.parametrize("bits", [10, 12])
+def test_an_avif_of_more_than_8_bit(photo, bits):
+    wide = np.asarray(photo).astype(np.uint16) << (bits - 8)
+    data = cv2.imencode(".avif", wide[..., ::-1].copy(), [cv2.IMWRITE_AVIF_DEPTH, bits])[1].tobytes()
     picture = images.decode(data, deep=True)
     assert picture.pixels.dtype == np.uint16
     assert picture.lost == ()
-    assert np.abs(picture.pixels.astype(int) - wide * 64).mean() < 64 * 32
-    copy = images.decode(images.encode(picture, quality=95), deep=True)
-    assert copy.pixels.dtype == np.uint16
+    assert np.abs(picture.pixels.astype(int) - (wide << (16 - bits))).mean() < 64 * 32
+    coded = images.encode(picture, quality=95)
+    copy = images.decode(coded, deep=True)
     assert np.abs(copy.pixels.astype(int) - picture.pixels).mean() < 257 * 4
+    levels = cv2.imdecode(np.frombuffer(coded, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert levels.max() >> (bits - 1) == 1
 
 
 @pytest.mark.parametrize("suffix", [".ppm", ".jp2", ".png", ".tiff"])
@@ -269,6 +272,97 @@ def test_colour_of_16_bit(photo, suffix):
     assert (picture.pixels == wide).all()
     assert picture.lost == ()
     assert (images.decode(again(data), deep=True).pixels == wide ^ 1).all()
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_ppm_with_comments_in_its_header(photo, plain):
+    wide = np.asarray(photo).astype(np.uint16) * 257 + 3
+    head = b"P%d # colour\n80 # wide\n#\n 60\n# of 16 bit\n65535\n" % (3 if plain else 6)
+    digits = "# row by row\n" + " ".join(map(str, wide.ravel()))
+    body = digits.encode() if plain else wide.astype(">u2").tobytes()
+    picture = images.decode(head + body, deep=True)
+    assert (picture.pixels == wide).all()
+    assert picture.lost == ()
+    assert (images.decode(again(head + body), deep=True).pixels == wide ^ 1).all()
+    with pytest.raises(images.PictureError):
+        images.decode(head + body[: len(body) // 2], deep=True)
+
+
+@pytest.mark.parametrize("words", [b"70000 1 1", b"-1 1 1", b"1 1", b"1 one 1"])
+def test_levels_of_a_plain_ppm_that_cannot_be(words):
+    with pytest.raises(images.PictureError):
+        images.decode(b"P3 1 1 65535\n" + words, deep=True)
+
+
+def test_a_jpeg_2000_without_a_container_keeps_its_depth(photo):
+    wide = np.asarray(photo).astype(np.uint16) * 257 + 3
+    whole = [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000]
+    data = cv2.imencode(".jp2", wide[..., ::-1].copy(), whole)[1].tobytes()
+    stream = data[data.find(b"\xff\x4f\xff\x51") :]
+    picture = images.decode(stream, deep=True)
+    assert (picture.pixels == wide).all()
+    assert picture.lost == ()
+    copy = again(stream)
+    assert copy.startswith(b"\xff\x4f")
+    assert (images.decode(copy, deep=True).pixels == wide ^ 1).all()
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_clear_level_of_grey_of_16_bit(photo, deep):
+    wide = np.asarray(photo.convert("L")).astype(np.uint16) * 256 + 3
+    data = saved(Image.fromarray(wide), "PNG", transparency=int(wide[5, 6]))
+    picture = images.decode(data, deep=deep)
+    assert picture.alpha.dtype == picture.pixels.dtype
+    assert ((picture.alpha == 0) == (wide == wide[5, 6])).all()
+    copy = images.decode(images.encode(picture), deep=True)
+    assert (copy.pixels == picture.pixels).all()
+    assert (copy.alpha == picture.alpha).all()
+
+
+def test_a_clear_level_of_grey_of_few_bits_is_named():
+    header = struct.pack(">IIBBBBB", 2, 1, 4, 0, 0, 0, 0)
+    pixels = chunk(b"IDAT", zlib.compress(b"\0\x5a")) + chunk(b"IEND", b"")
+    start = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
+    assert "transparency" in lost(start + chunk(b"tRNS", b"\0\5") + pixels)
+    assert lost(start + pixels) == ""
+
+
+def with_fourth(photo, kind, samples, what):
+    """A TIFF with samples beside the colours, in words of tifffile's what they are."""
+    stream = io.BytesIO()
+    wide = np.asarray(photo).astype(kind) * np.array(257 if kind == np.uint16 else 1, kind)
+    if what == "assocalpha":
+        most = np.iinfo(kind).max
+        wide = (wide.astype(float) * samples[..., None] / most).round().astype(kind)
+    tifffile.imwrite(stream, np.dstack([wide, samples]), photometric="rgb", extrasamples=[what])
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+@pytest.mark.parametrize("what", ["assocalpha", "unassalpha"])
+def test_the_alpha_of_a_tiff(photo, kind, what):
+    most = np.iinfo(kind).max
+    alpha = np.tile(np.linspace(0, most, 80).astype(kind), (60, 1))
+    picture = images.decode(with_fourth(photo, kind, alpha, what), deep=True)
+    assert picture.pixels.dtype == kind
+    assert (picture.alpha == alpha).all()
+    seen = alpha > most // 4
+    straight = np.asarray(photo).astype(int) * (most // 255)
+    assert np.abs(picture.pixels.astype(int) - straight)[seen].max() <= 4
+    copy = images.decode(images.encode(picture), deep=True)
+    assert (copy.pixels == picture.pixels).all()
+    assert (copy.alpha == alpha).all()
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_samples_beside_the_colours_are_no_alpha(photo, kind):
+    data = with_fourth(photo, kind, np.asarray(photo.convert("L")).astype(kind), "unspecified")
+    picture = images.decode(data, deep=True)
+    assert picture.alpha is None
+    assert picture.pixels.dtype == kind
+    assert (picture.pixels == np.asarray(photo).astype(int) * (257 if kind == np.uint16 else 1)).all()
+    assert "infrared" in lost(data)
+    assert lost(images.encode(picture)) == ""
 
 
 @pytest.mark.parametrize(
