@@ -36,9 +36,12 @@ USUAL = Fraction(1, 25)
 """Seconds of a frame whose own length is beyond reason."""
 SLACK = 0.25
 """Seconds by which a clip may end before it says."""
-BACK = Fraction(1)
-"""Seconds by which a clock that goes back was set anew; what is less is a slip."""
-LEAPS, LEAP = {"mpegts": Fraction(60), "mpeg": Fraction(60)}, Fraction(6 * 3600)
+BACKS, BACK = dict.fromkeys(("mpegts", "mpeg"), Fraction(1, 10)), Fraction(1)
+"""Seconds by which a clock that goes back was set anew, what is less is a slip: in streams, which may be
+several recordings, and in other files, whose edit lists go back by some frames."""
+APART = Fraction(1)
+"""Seconds by which the tracks of a recording may begin one after another."""
+LEAPS, LEAP = dict.fromkeys(BACKS, Fraction(60)), Fraction(6 * 3600)
 """And by which it goes forward: in streams, whose damage may be a time's, and in files that have an index,
 of which some hold no more."""
 ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
@@ -121,7 +124,7 @@ class Clock:
 
     def __init__(self, demuxer: str) -> None:
         self.settings = 0
-        self._leap = LEAPS.get(demuxer, LEAP)
+        self._back, self._leap = BACKS.get(demuxer, BACK), LEAPS.get(demuxer, LEAP)
         self._shift = Fraction(0)
         self._shifts: dict[int, Fraction] = {}
         self._last: dict[int, Fraction] = {}
@@ -131,25 +134,36 @@ class Clock:
         """Give a packet, the next that was read, its time."""
         if packet.time_base is None:
             return
-        track, base = packet.stream.index, Fraction(packet.time_base)
-        shift = self._shifts.get(track, self._shift)
+        base = Fraction(packet.time_base)
         if (packet.duration or 0) * base > self._leap:
             packet.duration = round(USUAL / base)
         if packet.dts is not None and packet.stream.type in ("video", "audio"):
-            told, length = packet.dts * base, (packet.duration or 0) * base
-            if track in self._last and not self._follows(track, told + shift):
-                if not self._follows(track, told + self._shift):
-                    self._shift = self._end - told
-                    self.settings += 1
-                shift = self._shift
-            self._shifts[track], self._last[track] = shift, told + shift
-            self._end = max(self._end, told + shift + length)
-        if shift:
+            self._go_on(packet, packet.dts * base, (packet.duration or 0) * base)
+        if shift := self._shift_of(packet):
             packet.dts = packet.dts if packet.dts is None else packet.dts + round(shift / base)
             packet.pts = packet.pts if packet.pts is None else packet.pts + round(shift / base)
 
-    def _follows(self, track: int, time: Fraction) -> bool:
-        return self._last[track] - BACK <= time <= self._end + self._leap
+    def _go_on(self, packet: av.Packet, told: Fraction, length: Fraction) -> None:
+        """Take in the time that a packet tells, and whether its clock was set anew before."""
+        track, shift = packet.stream.index, self._shift_of(packet)
+        if packet.is_discard and self._is_near(told + shift):
+            return  # hidden by an edit list, it may stand before what was shown
+        if track in self._last and not self._follows(track, told + shift, self._back):
+            if shift == self._shift or not self._follows(track, told + self._shift, APART):
+                self._shift = self._end - told
+                self.settings += 1
+            shift = self._shift
+        self._shifts[track], self._last[track] = shift, told + shift
+        self._end = max(self._end, told + shift + length)
+
+    def _shift_of(self, packet: av.Packet) -> Fraction:
+        return self._shifts.get(packet.stream.index, self._shift)
+
+    def _follows(self, track: int, time: Fraction, back: Fraction) -> bool:
+        return self._last[track] - back <= time and self._is_near(time)
+
+    def _is_near(self, time: Fraction) -> bool:
+        return time <= self._end + self._leap
 
 
 class Damage:
@@ -159,7 +173,7 @@ class Damage:
         self.clock: Clock | None = None
         self.unread = self.late = False
         self.seen, self.shown, self.end = 0, 0, 0.0
-        self.undecoded = 0
+        self.undecoded = self.leading = 0
         self.bad: list[int] = []
         self.resized: tuple[int, str] | None = None
         self.repacked: tuple[int, str] | None = None
@@ -173,6 +187,8 @@ class Damage:
 
     def frame(self, frame: av.VideoFrame) -> None:
         """One was decoded. What is built on a damaged one is damaged."""
+        if self.shown == 0 and frame.key_frame:
+            self.leading = max(_number(frame) - 1, 0)
         self._tainted = frame.is_corrupt or (self._tainted and not frame.key_frame)
         if self._tainted:
             self.bad.append(self.shown)
@@ -181,6 +197,9 @@ class Damage:
     def notes(self, container: InputContainer, track: Any) -> tuple[str, ...]:
         """A sentence for each thing that is wrong, once all has been read."""
         found = list(self._cut(container, track))
+        if self.leading:
+            which = "frame" if self.leading == 1 else f"{self.leading:,} frames"
+            found.append(f"its first {which} cannot be shown, damaged or built on what is not there")
         if self.bad:
             found.append(f"{_spans(self.bad)} damaged, or built on what is")
         if self.clock and self.clock.settings:
@@ -253,16 +272,27 @@ def has_alpha(track: Any) -> bool:
 
 
 def decoded(container: InputContainer, track: Any, damage: Damage) -> Iterator[av.VideoFrame]:
-    """Every frame that can be decoded."""
+    """Every frame that can be decoded, with its time by the track's clock."""
     decoder = decoder_of(track)
+    decoder.copy_opaque = True
     places = _Places(container.format.name in PLACED)
+    for packet in _of_track(container, track, damage):
+        if packet is not None:
+            places.add(packet)
+        for frame in _frames(decoder, packet, damage):
+            frame.time_base = track.time_base  # which those that come at the end lack
+            yield places.given(frame)
+
+
+def _of_track(container: InputContainer, track: Any, damage: Damage) -> Iterator[av.Packet | None]:
+    """A track's packets, each marked with its number, and None at their end."""
     for packet in packets(container, list(container.streams), damage):
         own = packet.stream.index == track.index
         damage.packet(packet, own)
         if own:
-            places.add(packet)
-            yield from places.given(_frames(decoder, packet, damage))
-    yield from places.given(_frames(decoder, None, damage))
+            packet.opaque = damage.seen
+            yield packet
+    yield None
 
 
 class _Places:
@@ -271,19 +301,31 @@ class _Places:
 
     def __init__(self, placed: bool) -> None:
         self.placed = placed
-        self.free: deque[int] = deque()
+        self.free: deque[tuple[int, int]] = deque()
 
     def add(self, packet: av.Packet) -> None:
         """One more place."""
         if self.placed and packet.dts is not None:
-            self.free.append(packet.dts)
+            self.free.append((_number(packet), packet.dts))
 
-    def given(self, frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
-        """The frames, each in the first place that is free."""
-        for frame in frames:
-            if self.free:
-                frame.pts = self.free.popleft()
-            yield frame
+    def given(self, frame: av.VideoFrame) -> av.VideoFrame:
+        """The next frame, in the first place that is free."""
+        if frame.key_frame:
+            self._pass(frame)
+        if self.free:
+            _, frame.pts = self.free.popleft()
+        return frame
+
+    def _pass(self, key: av.VideoFrame) -> None:
+        """Leave the places of packets that showed nothing: after a key frame none is shown whose packet came
+        before that one's."""
+        while self.free and self.free[0][0] < _number(key):
+            self.free.popleft()
+
+
+def _number(of: av.Packet | av.VideoFrame) -> int:
+    """The number that a packet was marked with, or a frame's packet; 0 where its decoder does not say."""
+    return of.opaque if isinstance(of.opaque, int) else 0
 
 
 def _frames(decoder: Any, packet: av.Packet | None, damage: Damage) -> Iterator[av.VideoFrame]:

@@ -14,6 +14,8 @@ from typing import Any
 import av
 from av.container import InputContainer, OutputContainer
 from av.error import FFmpegError
+from av.format import ContainerFormat
+from av.format import Flags as FormatFlags
 from av.stream import Discard, Disposition
 
 from pipelines.media.video.clip import File
@@ -36,6 +38,8 @@ MARKS = (
     Disposition.attached_pic,
 )
 """What players choose tracks by."""
+FRAMED = frozenset({"mp3", "mp2", "ac3", "aac", "flac"})
+"""Codecs of sound of which each packet is a frame as long as the others."""
 NOT_SAID = frozenset(
     {"major_brand", "minor_version", "compatible_brands", "encoder", "duration", "alpha_mode", "rotate"}
 )
@@ -51,9 +55,11 @@ class Tracks:
         self.copies: dict[int, Any] = {}
         self.dropped: set[int] = set()
         self.timecode = ""
-        self._ends: dict[int, int] = {}
+        self._last: dict[int, int] = {}
+        self._begun: set[int] = set()
         self._template = template
         self._trials: dict[int, _Trial] = {}
+        self._steps: dict[int, int] = {}
         self._left_out: Counter[int] = Counter()
 
     def add_to(self, out: OutputContainer, video: Callable[[], Any]) -> Any:
@@ -113,30 +119,38 @@ class Tracks:
             return
         # All are read, so that the clock is the pictures' own.
         self._trials = {index: _Trial(self.original.streams[index], self.container) for index in timed}
+        self._steps = {index: _step(self.original.streams[index], self.container) for index in timed}
         for packet in packets(self.original, list(self.original.streams), Damage()):
             index = packet.stream.index
-            if index in timed and self._settled(packet):
+            if index in timed and not self._is_cut_out(packet) and self._settled(packet):
                 if self._trials[index].takes(packet):
                     packet.stream = self.copies[index]
                     yield packet
                 else:
                     self._left_out[index] += 1
 
+    def _is_cut_out(self, packet: av.Packet) -> bool:
+        """Whether an edit list hides it, and not before the start, where decoders may need it."""
+        if not packet.is_discard:
+            self._begun.add(packet.stream.index)
+        return packet.is_discard and packet.stream.index in self._begun
+
     def _settled(self, packet: av.Packet) -> bool:
         """Whether it is to be written, with times that grow."""
         index = packet.stream.index
         packet.dts = packet.dts if packet.dts is not None else packet.pts
-        end = self._ends.get(index)
+        last = self._last.get(index)
         if packet.dts is None:
-            packet.dts = 0 if end is None else end
+            packet.dts = 0 if last is None else last + 1
         packet.pts = packet.pts if packet.pts is not None else packet.dts
         if packet.pts < 0 and "mp4" in self.original.format.name and not self.container.hides:
             if packet.pts + (packet.duration or 0) <= 0:
                 return False
             packet.pts, packet.dts = 0, max(packet.dts, 0)
-        if end is not None and packet.dts < end:
-            packet.dts, packet.pts = end, max(packet.pts, end)
-        self._ends[index] = packet.dts + 1
+        if last is not None and packet.dts < last + self._steps[index]:
+            packet.dts = last + self._steps[index]
+            packet.pts = max(packet.pts, packet.dts)
+        self._last[index] = packet.dts
         return True
 
     def left_out(self) -> Iterator[str]:
@@ -166,9 +180,18 @@ class _Trial:
         return True
 
 
+def _step(stream: Any, container: Container) -> int:
+    """Ticks by which a track's times must at least grow in a container: of short frames, and of lines that
+    are shown together, several have the same."""
+    still: Any = FormatFlags.ts_nonstrict
+    lax = ContainerFormat(container.muxer, "w").flags & still.value
+    return 0 if lax or stream.type in ("subtitle", "data") else 1
+
+
 def _copied(out: OutputContainer, stream: Any, container: Container) -> Any:
-    copy = _mp3(out, stream) if container.counts and _is_mp3(stream) else None
-    copy = copy or out.add_stream_from_template(stream, opaque=True)
+    copy = out.add_stream_from_template(stream, opaque=True)
+    if container.counts and stream.type == "audio" and stream.codec_context.codec.canonical_name in FRAMED:
+        _count_frames(copy)
     copy.metadata.clear()
     copy.metadata.update(kept_metadata(stream))
     copy.disposition = stream.disposition
@@ -177,16 +200,11 @@ def _copied(out: OutputContainer, stream: Any, container: Container) -> Any:
     return copy
 
 
-def _is_mp3(stream: Any) -> bool:
-    return stream.type == "audio" and stream.codec_context.codec.canonical_name == "mp3"
-
-
-def _mp3(out: OutputContainer, stream: Any) -> Any:
-    """A track of MP3 in AVI, which takes a template's bytes for frames and would tell a wrong length."""
-    context = stream.codec_context
-    return out.add_stream(
-        "libmp3lame", rate=context.sample_rate, layout=context.layout, bit_rate=context.bit_rate or 0
-    )
+def _count_frames(copy: Any) -> None:
+    """Have AVI count the frames of a track: where it is told a size of blocks it counts those, and tells
+    wrong times and a wrong length."""
+    copy.codec_context.options = {"block_align": "0"}
+    copy.codec_context.open()
 
 
 def kept_metadata(stream: Any) -> dict[str, str]:

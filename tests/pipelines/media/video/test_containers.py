@@ -1,5 +1,6 @@
 """Containers that cameras write: the same one again, with the same times and rates."""
 
+import struct
 from fractions import Fraction
 
 import av
@@ -141,6 +142,73 @@ def test_of_a_trimmed_clip_what_is_shown(tmp_path):
     assert video(target)["times"][0] == 0
 
 
+def test_of_a_clip_with_sections_cut_out_what_is_shown(tmp_path):
+    """Without encoding: an edit list hides what leads to each section, and what lies between."""
+    source, target = with_sound(tmp_path / "in.mp4", frames=40, movie_timescale="1000"), tmp_path / "out.mp4"
+    sections = [(0.12, 0.32), (0.6, 0.32), (1.4, 0.16)]
+    source.write_bytes(edited(source.read_bytes(), sections, iter((12800, 16000))))
+    _, notes = restored(source, target)
+    assert notes == []
+    times = [[float(when) for when in video(path)["times"]] for path in (source, target)]
+    assert times[1] == pytest.approx(times[0], abs=0.041)  # FFmpeg has some go back where sections meet
+    assert len(times[1]) == 20
+    assert heard(target) == heard(source)
+
+
+def edited(boxes, sections, scales):
+    """MP4 boxes in which each track shows nothing but sections: their beginnings and lengths in seconds."""
+    done, at = b"", 0
+    while at < len(boxes):
+        size, kind = struct.unpack_from(">I4s", boxes, at)
+        inner = boxes[at + 8 : at + size]
+        if kind in (b"moov", b"trak", b"edts"):
+            inner = edited(inner, sections, scales)
+        elif kind == b"elst":
+            (start,), scale = struct.unpack(">i", inner[-8:-4]), next(scales)
+            inner = struct.pack(">II", 0, len(sections)) + b"".join(
+                struct.pack(">IiI", round(1000 * length), start + round(begin * scale), 1 << 16)
+                for begin, length in sections
+            )
+        done += struct.pack(">I4s", len(inner) + 8, kind) + inner
+        at += size
+    return done
+
+
+def heard(path):
+    with av.open(str(path)) as clip:
+        return [frame.pts * frame.time_base for frame in clip.decode(audio=0)]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_the_last_frame_is_held_as_long(tmp_path, suffix):
+    source, target = tmp_path / f"in{suffix}", tmp_path / f"out{suffix}"
+    with av.open(str(filmed(tmp_path / f"whole{suffix}", options={"bf": "0"}))) as clip:
+        packets = [packet for packet in clip.demux(video=0) if packet.size]
+        with av.open(str(source), "w") as out:
+            copy = out.add_stream_from_template(clip.streams.video[0], opaque=True)
+            packets[-1].duration = round(3 / packets[-1].time_base)
+            for packet in packets:
+                packet.stream = copy
+                out.mux(packet)
+    restored(source, target)
+    assert lasting(target) == pytest.approx(lasting(source), abs=0.002)
+    assert lasting(source) > 3
+
+
+def lasting(path):
+    with av.open(str(path)) as clip:
+        return clip.duration / av.time_base
+
+
+@pytest.mark.parametrize(("suffix", "frames"), [(".mp4", 2), (".ts", 3)])
+def test_a_short_interlaced_clip(tmp_path, suffix, frames):
+    source, target = tmp_path / f"in{suffix}", tmp_path / f"out{suffix}"
+    filmed(source, frames=frames, options={"flags": "+ildct+ilme", "x264-params": "tff=1"})
+    assert video(source)["interlaced"]
+    restored(source, target)
+    assert video(target)["times"] == video(source)["times"]
+
+
 def test_a_fragmented_clip(tmp_path):
     whole, source, target = (
         filmed(tmp_path / "whole.mp4", frames=40),
@@ -172,9 +240,10 @@ def test_another_containers_bytes_start_at_the_same_time(tmp_path):
         assert next(clip.demux(audio=0)).pts == 0
 
 
-def with_sound(path, frames=30):
+def with_sound(path, frames=30, **options):
     """With AAC, whose first packet lies before the start."""
-    with av.open(str(path), "w", format=container_of(path.suffix).muxer) as out:
+    muxer = container_of(path.suffix).muxer
+    with av.open(str(path), "w", format=muxer, container_options=options) as out:
         stream = out.add_stream("libx264", rate=25)
         stream.height, stream.width = 48, 64
         sound = out.add_stream("aac", rate=16000)

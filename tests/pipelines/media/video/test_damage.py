@@ -113,15 +113,48 @@ def test_frames_of_another_size_are_scaled_and_that_is_said(tmp_path):
     assert len(video(target)["times"]) == 12
 
 
+def test_frames_that_cannot_be_decoded_leave_a_gap(tmp_path):
+    """The others stay beside their sound."""
+    source, target = tmp_path / "in.avi", tmp_path / "out.avi"
+    filmed(source, codec="mjpeg", pixels="yuvj420p", frames=12, color_range=2)
+    data = bytearray(source.read_bytes())
+    for start in [number for number in range(len(data)) if data[number : number + 3] == b"\xff\xd8\xff"][4:7]:
+        data[start : start + 690] = 690 * b"\x11"
+    source.write_bytes(data)
+    _, notes = restored(source, target)
+    assert notes == ["3 of its packets are too damaged to be shown"]
+    assert [25 * when for when in video(target)["times"]] == [0, 1, 2, 3, 7, 8, 9, 10, 11]
+
+
+@pytest.mark.parametrize("suffix", [".avi", ".mkv"])
+def test_a_clip_that_begins_without_a_key_frame(tmp_path, suffix):
+    whole, source, target = (tmp_path / f"{name}{suffix}" for name in ("whole", "in", "out"))
+    filmed(whole, frames=12, options={"bf": "0", "g": "5", "sc_threshold": "0"})
+    with av.open(str(whole)) as clip, av.open(str(source), "w") as out:
+        copy = out.add_stream_from_template(clip.streams.video[0], opaque=True)
+        for packet in [one for one in clip.demux(video=0) if one.size][1:]:
+            packet.stream = copy
+            out.mux(packet)
+    _, notes = restored(source, target)
+    assert notes == ["its first 4 frames cannot be shown, damaged or built on what is not there"]
+    assert places(target) == places(source)[4:]
+
+
+def places(path):
+    with av.open(str(path)) as clip:
+        return [packet.pts * packet.time_base for packet in clip.demux(video=0) if packet.size]
+
+
 def test_memory_is_bounded_by_the_run(tmp_path):
     source = filmed(tmp_path / "in.mkv", codec="ffv1", pixels="yuv420p10le", frames=40)
     assert [len(run.window.own) for run in clips.read(source, None)] == [32, 8]
 
 
-def test_recordings_one_after_another_go_on(tmp_path):
+@pytest.mark.parametrize("frames", [12, 50])
+def test_recordings_one_after_another_go_on(tmp_path, frames):
     """As `cat` joins them, or a camera that starts again: each has a clock of its own."""
     one, source, target = tmp_path / "one.ts", tmp_path / "in.ts", tmp_path / "out.ts"
-    talking(one, frames=50)
+    talking(one, frames)
     source.write_bytes(3 * one.read_bytes())
     runs, notes = restored(source, target)
     assert any("set anew 2 times" in note for note in notes)
@@ -130,7 +163,7 @@ def test_recordings_one_after_another_go_on(tmp_path):
         steps = np.diff(np.array(told, float))
         assert steps.min() > 0.01
         assert steps.max() < 0.1
-    assert len(video(target)["times"]) == len(seen(runs)) == 150
+    assert len(video(target)["times"]) == len(seen(runs)) == 3 * frames
     assert len(heard(target)) == 3 * len(heard(one))
     ends = [float(times[-1] - times[0]) for times in (video(target)["times"], heard(target))]
     assert ends[0] == pytest.approx(ends[1], abs=0.1)

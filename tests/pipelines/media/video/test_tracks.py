@@ -116,6 +116,55 @@ def test_subtitles_forced_or_not(tmp_path):
     assert notes == []
 
 
+@pytest.mark.parametrize("kind", ["subtitle", "audio"])
+def test_what_stands_at_the_same_time_stays_there(tmp_path, kind):
+    """Lines shown together, and sound in packets shorter than a container's tick."""
+    source, target = tmp_path / "in.mkv", tmp_path / "out.mkv"
+    (tmp_path / "a.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nHello\n")
+    recorder = Recorder(source)
+    with av.open(str(tmp_path / "a.srt")) as text:
+        if kind == "subtitle":
+            stream = recorder.out.add_stream_from_template(text.streams[0])
+        else:
+            stream = recorder.out.add_stream("pcm_s16le", rate=16000, layout="mono")
+        recorder.packets.append(lambda: [short(number, stream) for number in range(100)])
+        recorder.close()
+    _, notes = restored(source, target)
+    assert notes == []
+    assert stamps(target, kind) == stamps(source, kind) == [number * 8 // 10 for number in range(100)]
+
+
+def short(number, stream):
+    packet = av.Packet(bytes(26))
+    packet.pts = packet.dts = number * 8 // 10
+    packet.time_base, packet.stream = Fraction(1, 1000), stream
+    return packet
+
+
+def stamps(path, kind):
+    with av.open(str(path)) as clip:
+        return [
+            packet.pts
+            for packet in clip.demux(**{{"subtitle": "subtitles"}.get(kind, kind): 0})
+            if packet.size
+        ]
+
+
+@pytest.mark.parametrize("codec", ["mp2", "ac3", "aac"])
+def test_sound_in_a_container_that_counts_frames(tmp_path, codec):
+    source, target = tmp_path / "in.avi", tmp_path / "out.avi"
+    Recorder(source).sound(9, codec, 44100).close()
+    _, notes = restored(source, target)
+    assert notes == []
+    assert heard(target) == heard(source)
+    assert tracks(target) == tracks(source)
+
+
+def heard(path):
+    with av.open(str(path)) as clip:
+        return [frame.pts * frame.time_base for frame in clip.decode(audio=0)]
+
+
 def test_attachments_and_covers(tmp_path):
     stream = io.BytesIO()
     Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(stream, "PNG")
