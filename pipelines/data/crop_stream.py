@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from itertools import islice
+from itertools import count, islice
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
@@ -54,25 +54,36 @@ class Visit:
 
 
 def plan_epoch(
-    groups: Sequence[RowGroup], seed: int, epoch: int, *, crops: int, crops_per_picture: int
+    groups: Sequence[RowGroup],
+    seed: int,
+    epoch: int,
+    *,
+    crops: int,
+    crops_per_picture: int,
+    rank: int = 0,
+    world: int = 1,
 ) -> list[Visit]:
-    """The visits that give at least `crops` crops: whole passes, each in an order of its own.
+    """The visits of one of `world` workers, which give it at least `crops` crops: whole passes over the
+    groups, each in an order of its own, are dealt out to the workers in turn.
 
     Raises ValueError where the groups hold no picture.
     """
-    per_pass = sum(group.rows for group in groups) * crops_per_picture
-    if per_pass == 0:
+    if sum(group.rows for group in groups) * crops_per_picture <= 0:
         raise ValueError("the shards hold no pictures: ingest some first")
     visits: list[Visit] = []
     planned = 0
-    for number in range(math.ceil(crops / per_pass)):
-        order = np.random.default_rng([seed, epoch, number]).permutation(len(groups))
-        for position in order:
-            if planned >= crops:
-                return visits
-            visits.append(Visit(groups[position], (seed, epoch, number, int(position))))
-            planned += groups[position].rows * crops_per_picture
+    dealt = islice(_passes(groups, seed, epoch), rank, None, world)
+    while planned < crops:
+        visits.append(next(dealt))
+        planned += visits[-1].group.rows * crops_per_picture
     return visits
+
+
+def _passes(groups: Sequence[RowGroup], seed: int, epoch: int) -> Iterator[Visit]:
+    """Visits to all groups, again and again."""
+    for number in count():
+        for position in np.random.default_rng([seed, epoch, number]).permutation(len(groups)):
+            yield Visit(groups[position], (seed, epoch, number, int(position)))
 
 
 def epoch_batches(
@@ -95,12 +106,18 @@ def epoch_batches(
     from spair_core.learning import to_batch  # with torch, which those who read do without
 
     size, larger = divmod(batch_size, world)
-    most, size = size + (larger > 0), size + (rank < larger)
-    # Half a pass more than needed: unreadable pictures must not end an epoch early.
-    wanted = math.ceil(1.1 * steps * most * world) + sum(g.rows for g in groups) // 2
-    visits = plan_epoch(groups, config.seed, epoch, crops=wanted, crops_per_picture=config.crops_per_picture)[
-        rank::world
-    ]
+    size += rank < larger
+    # A worker's part of half a pass more than needed: unreadable pictures must not end an epoch early.
+    spare = sum(group.rows for group in groups) * config.crops_per_picture / (2 * world)
+    visits = plan_epoch(
+        groups,
+        config.seed,
+        epoch,
+        crops=math.ceil(1.1 * steps * size + spare),
+        crops_per_picture=config.crops_per_picture,
+        rank=rank,
+        world=world,
+    )
     items = [{**asdict(visit.group), "seed": list(visit.seed)} for visit in visits]
     stream = ray.data.from_items(items, override_num_blocks=min(len(items), BLOCKS_AHEAD))
     stream.context.execution_options.preserve_order = True

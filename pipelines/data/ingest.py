@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from pipelines.data import layouts, pairs, shards
 from pipelines.data.layouts import Listing, PairFiles
-from pipelines.data.owners import LayoutName
+from pipelines.data.owners import LAYOUTS, LayoutName
 from pipelines.data.pairs import Tiling
 from pipelines.data.shards import Shard
 from pipelines.services import cluster, storage
@@ -39,7 +39,9 @@ class IngestConfig:
     split: Literal["train", "val", "test"] | None = None
     """Take only this split; of a layout without splits (`folders`, `clean`), call the rows so (train)."""
     validation_share: float = 0.0
-    """Share of the training pictures (chosen by their names) that become split `val` instead."""
+    """About this share of the training pictures (chosen by their names) becomes split `val` instead. What
+    shows the same stays together: whole sequences, clips and scenes of sets that have them, and in layout
+    `folders` whole folders below input/."""
     limit: int | None = None
     """Take at most so many pictures of each set and split, drawn by the seed."""
     tile: int = 0
@@ -104,13 +106,34 @@ def find(config: IngestConfig) -> Listing:
             f"{config.source}: holds several folders of pairs ({', '.join(names)}): ingest them one at a "
             "time, or say with --layout whose set it is"
         )
-    return replace(listing, pairs=[_labelled(files, config) for files in listing.pairs])
+    held_out = _held_out(listing.pairs, config)
+    return replace(listing, pairs=[_labelled(files, config, held_out) for files in listing.pairs])
 
 
-def _labelled(files: PairFiles, config: IngestConfig) -> PairFiles:
-    drawn = int.from_bytes(hashlib.sha256(files.key.encode()).digest()[:4], "big") / 2**32
-    split = "val" if files.split == "train" and drawn < config.validation_share else files.split
+def _labelled(files: PairFiles, config: IngestConfig, held_out: Set[str]) -> PairFiles:
+    split = "val" if files.split == "train" and files.key in held_out else files.split
     return replace(files, task=config.task or files.task, set=config.set or files.set, split=split)
+
+
+def _held_out(found: Sequence[PairFiles], config: IngestConfig) -> Set[str]:
+    """Names of the training pictures that become split `val`: whole scenes, for neighbouring frames are all
+    but the same."""
+    layout = LAYOUTS[config.layout]
+    scenes: dict[str, list[str]] = {}
+    for files in found:
+        if files.split == "train":
+            scenes.setdefault(layout.scene_of(files.key), []).append(files.key)
+    if len(scenes) == 1:  # nothing else can be held out than a part of it
+        scenes = {key: [key] for keys in scenes.values() for key in keys}
+    chosen = {scene for scene in scenes if _by_chance(scene) < config.validation_share}
+    if config.validation_share and len(scenes) > 1 and not chosen:
+        chosen = {min(scenes, key=_by_chance)}  # of few scenes, chance may choose none
+    return {key for scene in chosen for key in scenes[scene]}
+
+
+def _by_chance(name: str) -> float:
+    """A number in [0, 1) that is always the same of a name."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") / 2**32
 
 
 def ingest(config: IngestConfig) -> IngestReport:

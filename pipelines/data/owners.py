@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -41,13 +42,24 @@ class PairList:
 class Layout:
     """What a set is degraded by, where its pictures lie, and an `example` of that for people.
 
-    `kind` is that of its files: pictures, or clips whose frames are the pictures.
+    `kind` is that of its files: pictures, or clips whose frames are the pictures. `scene` is a regular
+    expression found in the names of pictures of which several show the same; its groups name what they show.
     """
 
     task: Task
     example: str
     parts: tuple[Folders | PairList, ...]
     kind: Literal["picture", "clip"] = "picture"
+    scene: str = ""
+
+    def scene_of(self, key: str) -> str:
+        """What a picture shows, which others may show too; of a picture by itself, its name."""
+        match = re.search(self.scene, key) if self.scene else None
+        return "/".join(match.groups()) if match else key
+
+
+FOLDER = r"^(.+)/"
+"""Each folder holds the frames of a sequence."""
 
 
 def _rain100(name: str, train: str, test: str) -> Layout:
@@ -80,6 +92,7 @@ def _gopro(name: str, blur: str) -> Layout:
             )
             for split in ("train", "test")
         ),
+        scene=FOLDER,
     )
 
 
@@ -88,6 +101,7 @@ LAYOUTS: Mapping[str, Layout] = {
         "rain",
         "input/NAME.png with target/NAME.png, and perhaps mask/NAME.png or label/NAME.png",
         (Folders("", "", input=r"input/(.+)", target=r"target/(.+)", mask=r"(?:mask|label)/(.+)"),),
+        scene=FOLDER,
     ),
     "clean": Layout("rain", "pictures, in any folders", (Folders("", "", target=r"(.+)"),)),
     "clips": Layout(
@@ -142,6 +156,7 @@ LAYOUTS: Mapping[str, Layout] = {
                 target=r"real_test_1000/gt/([^/]*?)_?gt",
             ),
         ),
+        scene=r"([^/-]+)-[^/]*$",  # VIDEO-PART_FRAME
     ),
     "agan": Layout(
         "raindrop",
@@ -168,6 +183,7 @@ LAYOUTS: Mapping[str, Layout] = {
             )
             for split in ("train", "test")
         ),
+        scene=r"([^/-]+)-[^/]*$",  # PLACE-SHADOW
     ),
     "gopro": _gopro("GoPro", "blur"),
     "gopro-gamma": _gopro("GoPro-gamma", "blur_gamma"),
@@ -178,6 +194,7 @@ LAYOUTS: Mapping[str, Layout] = {
             Folders("HIDE", "test", input=r"test/test-(?:close-ups|long-shot)/([^/]+)", target=r"GT/([^/]+)"),
             Folders("HIDE", "train", input=r"train/([^/]+)", target=r"GT/([^/]+)"),
         ),
+        scene=r"from([^/]+)$",  # NUMBERfromCLIP
     ),
     "realblur-j": Layout(
         "blur",
@@ -186,6 +203,7 @@ LAYOUTS: Mapping[str, Layout] = {
             PairList("RealBlur-J", split, rf"RealBlur_J_{split}_list\.txt", ("target", "input"))
             for split in ("train", "test")
         ),
+        scene=FOLDER,
     ),
 }
 

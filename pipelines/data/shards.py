@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from itertools import groupby, zip_longest
 from typing import Any
 
 import numpy as np
@@ -210,6 +211,23 @@ def read_row_group(group: RowGroup) -> list[dict[str, Any]]:
     with storage.explained(group.uri):
         rows: list[dict[str, Any]] = file.read_row_group(group.index).to_pylist()
     return rows
+
+
+def rows_in_turn(groups: Iterable[RowGroup]) -> Iterator[dict[str, Any]]:
+    """The rows of row groups, one of each set in turn while it has any. Raises StorageError."""
+    sets: dict[str, list[RowGroup]] = {}
+    for uri, of_shard in groupby(groups, key=lambda group: group.uri):
+        sets.setdefault(_set_of(uri), []).extend(of_shard)
+    streams = [(row for group in of_set for row in read_row_group(group)) for of_set in sets.values()]
+    for together in zip_longest(*streams):
+        yield from (row for row in together if row is not None)
+
+
+def _set_of(shard: str) -> str:
+    """The set that the rows of a shard belong to: no shard has two."""
+    with storage.explained(shard):
+        name: str = _open(shard).read_row_group(0, columns=["set"])["set"][0].as_py()
+    return name
 
 
 @lru_cache(maxsize=64)

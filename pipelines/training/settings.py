@@ -50,7 +50,7 @@ class TrainConfig:
     validate_every: int = 5
     """Epochs between validations."""
     validation_limit: int = 32
-    """Most validation pictures looked at."""
+    """Most validation pictures looked at: one of each set in turn."""
     workers: int = 1
     """Data-parallel workers, over as many nodes as they need."""
     min_workers: int | None = None
@@ -79,6 +79,11 @@ class TrainConfig:
             raise ValueError(
                 f"min_workers ({self.min_workers}), workers ({self.workers}) and batch_size "
                 f"({self.batch_size}) must ascend from 1: every worker needs a crop"
+            )
+        if self.crops.crop_size < 1 or self.crops.crop_size % network.MULTIPLE:
+            raise ValueError(
+                f"crop_size must be a multiple of {network.MULTIPLE}, not {self.crops.crop_size}: "
+                f"the networks' coarsest level is 1/{network.MULTIPLE}"
             )
 
     def network(self) -> NetworkConfig:

@@ -19,12 +19,13 @@ from ray.train import Checkpoint
 from ray.train.torch import get_device, prepare_model
 
 from pipelines.data.crop_stream import epoch_batches
-from pipelines.data.shards import RowGroup, judged_example, read_row_group
+from pipelines.data.shards import RowGroup, judged_example, rows_in_turn
 from pipelines.services import locations, storage, tracking
 from pipelines.services.models import ResolvedModel
 from pipelines.training.settings import TrainConfig
 from spair_core import inference, metrics, network, weights
 from spair_core.degradations.crops import Example
+from spair_core.images import PictureError
 from spair_core.learning import Batch, Learner, Phase
 from spair_core.network import Spair
 from spair_core.panels import before_after
@@ -160,20 +161,30 @@ class _Worker:
         storage.write_bytes(location, weights.save(model, card, torch.float16))
 
     def _validate(self, learner: Learner, epoch: int) -> dict[str, float]:
-        """Means over the validation pictures; before Net_R has learnt, only those of the mask."""
+        """Means over the validation pictures, if any can be read; before Net_R has learnt, only those of the
+        mask."""
         model = learner.best.eval()
         scores: list[dict[str, float]] = []
-        rows = (row for group in self.held_out for row in read_row_group(group))
-        for number, row in enumerate(islice(rows, self.config.validation_limit)):
-            example, degraded = judged_example(row, self.config.crops.mask_threshold)
+        for name, example, degraded in islice(self._judged(), self.config.validation_limit):
             result = inference.restore_window(model, example.shown)
             scores.append(_scores(example, degraded, result))
-            if number < PANELS:
+            if len(scores) <= PANELS:
                 panel = before_after(degraded, result.pixels[0], result.mask[0], example.clean)
-                self.run.log_panel(f"epoch{epoch:04d}-{locations.as_file_name(row['key'])}", panel)
+                self.run.log_panel(f"epoch{epoch:04d}-{locations.as_file_name(name)}", panel)
         model.train()
+        if not scores:
+            return {}
         names = MASK_SCORES if learner.phase == "localize" else scores[0].keys()
         return {f"val_{name}": float(np.mean([score[name] for score in scores])) for name in names}
+
+    def _judged(self) -> Iterator[tuple[str, Example, NDArray[np.uint8]]]:
+        """The validation pictures that can be read, one of each set in turn: name, example, degraded."""
+        for row in rows_in_turn(self.held_out):
+            try:
+                example, degraded = judged_example(row, self.config.crops.mask_threshold)
+            except PictureError:
+                continue  # as training passes them over
+            yield f"{row['set']}/{row['key']}", example, degraded
 
 
 def _scores(example: Example, degraded: NDArray[np.uint8], result: inference.Restored) -> dict[str, float]:

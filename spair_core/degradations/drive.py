@@ -66,7 +66,7 @@ def degrade_window(
     degraded = over(clean, rng) if over else clean
     mask = mask_from_pair(degraded[here], clean[here], threshold)
     degraded, truth = _recorded(degraded, clean[here], here, rng, config)
-    if rng.random() < config.wiper:
+    if rng.random() < config.wiper and len(degraded) > 1:
         place = int(rng.choice([k for k in range(len(degraded)) if k != here]))
         degraded[place] = _wiped(degraded[place], rng)
     beside = replace(window, pixels=np.stack(degraded))

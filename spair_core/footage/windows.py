@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import chain, islice
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -24,7 +25,7 @@ CUT_CORRELATION = 0.4
 CUT_DROP = 0.3
 CUT_MEMORY = 8
 """A scene changes where two frames' darkest blocks correlate by less than the first, and by so much less than
-lately (heavy rain at night correlates badly all the time)."""
+lately (heavy rain at night correlates badly all the time), or, at the start of a clip, than the next pair."""
 
 SLACK = 1e-4
 """Seconds by which times may be rounded."""
@@ -138,28 +139,50 @@ def _bare(frames: Iterable[tuple[Pixels, float]], run: int) -> Iterator[Window]:
 
 def _told(frames: Iterable[tuple[Pixels, float]], reach: Reach) -> Iterator[_Frame]:
     """The frames with all that is known of each beside the one before it."""
+    stream = _compared(frames)
+    start = list(islice(stream, 3))
+    # Before the first pair of frames there is no lately: the pair after it stands for it.
+    lately = deque((other.alike for other in start[2:]), maxlen=CUT_MEMORY)
+    stream = chain(start, stream)
+    del start  # whose frames would be held to the end
     before: _Frame | None = None
-    blocks: NDArray[np.float32] | None = None
-    last: Pixels | None = None
-    lately: deque[float] = deque(maxlen=CUT_MEMORY)
-    for number, (pixels, seconds) in enumerate(frames):
-        shown = pixels if pixels.dtype == np.uint8 else _eight_bit(pixels)
-        here = _darkest_blocks(shown)
-        if before is None or blocks is None or last is None:
+    for number, (pixels, seconds, alike, same) in enumerate(stream):
+        if before is None:
             frame = _Frame(number, pixels, seconds, 0, 0, True)
         else:
-            alike = _correlation(blocks, here)
             cut = bool(lately) and alike < min(CUT_CORRELATION, max(lately) - CUT_DROP)
             lately.append(alike)
-            # Blocks of frames that are the same cannot differ by more, and tell most others apart.
-            same = float(np.abs(here - blocks).max()) <= SAME_LEVELS + 1
-            same = same and int(cv2.absdiff(shown, last).max()) <= SAME_LEVELS
             ticked = seconds // reach.beat != before.seconds // reach.beat
             frame = _Frame(
                 number, pixels, seconds, before.scene + cut, before.look + (not same), ticked or cut
             )
         yield frame
-        before, blocks, last = frame, here, shown
+        before = frame
+
+
+class _Compared(NamedTuple):
+    """A frame, how far it correlates with the one before it, and whether it is the same; the first is not."""
+
+    pixels: Pixels
+    seconds: float
+    alike: float
+    same: bool
+
+
+def _compared(frames: Iterable[tuple[Pixels, float]]) -> Iterator[_Compared]:
+    blocks: NDArray[np.float32] | None = None
+    last: Pixels | None = None
+    for pixels, seconds in frames:
+        shown = pixels if pixels.dtype == np.uint8 else _eight_bit(pixels)
+        here = _darkest_blocks(shown)
+        alike, same = 1.0, False
+        if blocks is not None and last is not None:
+            alike = _correlation(blocks, here)
+            # Blocks of frames that are the same cannot differ by more, and tell most others apart.
+            same = float(np.abs(here - blocks).max()) <= SAME_LEVELS + 1
+            same = same and int(cv2.absdiff(shown, last).max()) <= SAME_LEVELS
+        yield _Compared(pixels, seconds, alike, same)
+        blocks, last = here, shown
 
 
 def _eight_bit(pixels: Pixels) -> NDArray[np.uint8]:

@@ -109,7 +109,10 @@ JUDGED = {"streaks": ("rain", 0.0), "drops": ("raindrop", 0.0), "dry": ("rain", 
 def ablate(
     pack: Pack, held_out: Pack, start: str | None, config: AblationConfig, device: torch.device
 ) -> dict[str, dict[str, float]]:
-    """Of each variant the scores of `judge` on each kind of windows. Raises WeightsError."""
+    """Of each variant the scores of `judge` on each kind of windows. Raises WeightsError, and OSError where
+    the file of the weights cannot be read, before anything is drawn."""
+    for seen in VARIANTS.values():
+        started_from(start, "light", references=True, squeeze=seen.squeeze)
     learnt = drawn(pack, config.drawing(*LEARNT), config.windows)
     judged = {
         kind: drawn(held_out, config.drawing(task, dry), config.judged, alone=0.0, seed=1)
@@ -218,7 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not (pack.clips and held_out.clips):
             sys.exit("both packs need clips of dry drives: they are what has neighbouring frames")
         table = ablate(pack, held_out, flags.start_from, config, torch.device(flags.device))
-    except (PackError, WeightsError) as error:
+    except (PackError, WeightsError, OSError) as error:
         sys.exit(f"{error}")
     print(shown(table))
 

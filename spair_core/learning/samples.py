@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ def crop_of(
         return degrade(crop, rng, task, dry=config.dry, threshold=config.mask_threshold, material=material)
     if crop.mask is None:
         mask = mask_from_pair(crop.degraded, crop.clean, config.mask_threshold)
-        return Example(crop.degraded, crop.clean, mask)
+        return replace(crop, mask=mask)
     return crop
 
 

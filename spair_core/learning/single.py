@@ -116,20 +116,18 @@ def _phase(model: Spair, phase: Phase, end: float, pool: Pool, config: SingleCon
     pool.batch()  # what is waited for before the first step is not the schedule's
     begun, told, first = run.minutes(), time.perf_counter(), run.steps
     sums: dict[str, float] = {}
+    last = first  # the step of the last line
     while (now := run.minutes()) < end:
         rate = warmed(run.steps - first) * learner.config.rate(now - begun, end - begun)
         for name, value in learner.step(pool.batch(), rate).items():
             sums[name] = sums.get(name, 0.0) + value
         run.steps += 1
         if run.steps % CURVE_EVERY == 0:
-            taken = time.perf_counter() - told
-            means = {name: round(value / CURVE_EVERY, 5) for name, value in sums.items()}
-            speed = {
-                "crops_a_second": round(CURVE_EVERY * pool.config.batch / taken, 1),
-                "windows": pool.made,
-            }
+            taken, summed = time.perf_counter() - told, run.steps - last
+            means = {name: round(value / summed, 5) for name, value in sums.items()}
+            speed = {"crops_a_second": round(summed * pool.config.batch / taken, 1), "windows": pool.made}
             run.tell({"phase": phase, "step": run.steps, "minutes": round(now, 2), **means, **speed})
-            sums, told = {}, time.perf_counter()
+            sums, told, last = {}, time.perf_counter(), run.steps
         if now - run.saved >= 1:
             run.keep(learner.best)
     trained = Spair(model.config).to(pool.device)

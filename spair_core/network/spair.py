@@ -144,10 +144,14 @@ def grown(model: Spair, config: NetworkConfig) -> Spair:
 
     Raises ValueError where the network of `config` is another in any other way.
     """
-    plain = replace(config, references=False, localizer=replace(config.localizer, squeeze=False))
-    own = replace(model.config, references=False, localizer=replace(model.config.localizer, squeeze=False))
-    if plain != own or (model.config.references and not config.references):
-        raise ValueError("the networks differ by more than references and squeeze-and-excitation")
+    own = model.config
+    kept = replace(
+        config,
+        references=config.references and own.references,
+        localizer=replace(config.localizer, squeeze=config.localizer.squeeze and own.localizer.squeeze),
+    )
+    if kept != own:
+        raise ValueError("the networks differ by more than added references and squeeze-and-excitation")
     larger = Spair(config)
     tensors = larger.state_dict()
     for name, value in model.state_dict().items():

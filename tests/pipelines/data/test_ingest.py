@@ -1,5 +1,6 @@
 import itertools
 import json
+import re
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -203,3 +204,43 @@ def test_clips_become_frames_with_those_around_them(cluster, photos, tmp_path):
     ]
     assert {row["task"] for row in rows} == {"rain+raindrop"}
     assert all(shards.decode_example(row).window is not None for row in rows)
+
+
+SCENES = {
+    "gopro": [
+        f"train/GOPR{s}/{side}/{k:06}.png" for s in range(20) for side in ("blur", "sharp") for k in range(5)
+    ],
+    "hide": [f"{side}/{k}fromGOPR{s}.png" for s in range(20) for side in ("train", "GT") for k in range(5)],
+    "istd": [f"train/train_{side}/{s}-{k}.png" for s in range(20) for side in "ABC" for k in range(5)],
+    "folders": [f"{side}/{s}/{k}.png" for s in range(20) for side in ("input", "target") for k in range(5)],
+}
+
+
+@pytest.mark.parametrize("layout", SCENES)
+def test_what_shows_the_same_is_held_out_together(layout, tmp_path):
+    """Neighbouring frames are all but the same: learnt from, they would be no test."""
+    for name in SCENES[layout]:
+        storage.write_bytes(f"{tmp_path}/set/{name}", b"never opened")
+    config = IngestConfig(str(tmp_path), layout=layout, dry_run=True, validation_share=0.2)
+    scenes = {split: {scene_of(files) for files in find(config).of_split(split).pairs} for split in SPLITS}
+    assert 1 <= len(scenes["val"]) <= 8
+    assert not scenes["val"] & scenes["train"]
+    few = find(replace(config, validation_share=1e-9)).of_split("val").pairs
+    assert len({scene_of(files) for files in few}) == 1
+
+
+SPLITS = ("train", "val")
+
+
+def scene_of(files):
+    return re.search(r"GOPR\d+|/train_C/\d+|target/\d+", files.target)[0]
+
+
+def test_pictures_by_themselves_are_held_out_one_by_one(tmp_path):
+    """Also those of a set's only folder, of which no other can be held out."""
+    for folder, layout in (("input", "folders"), ("input/only", "folders"), ("any", "clean")):
+        for side, k in itertools.product((folder, folder.replace("input", "target")), range(50)):
+            storage.write_bytes(f"{tmp_path}/{layout}/{folder}/set/{side}/{k}.png", b"never opened")
+        source = f"{tmp_path}/{layout}/{folder}/set"
+        config = IngestConfig(source, layout=layout, dry_run=True, validation_share=0.2)
+        assert 4 <= len(find(config).of_split("val").pairs) <= 20

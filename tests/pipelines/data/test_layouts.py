@@ -287,6 +287,27 @@ def test_folders_of_one_name_stay_apart(tmp_path):
     assert labels(found) == {("a/Rain100L", "train", "1"), ("b/Rain100L", "train", "1")}
 
 
+@pytest.mark.parametrize(
+    ("name", "scenes"),
+    [
+        ("gopro", {GOPRO}),
+        ("gopro-gamma", {f"set/{GOPRO}"}),
+        ("realblur-j", {f"{REALBLUR}/scene00{i}/blur" for i in (1, 2)}),
+        ("spa", {"000", "001"}),
+        ("hide", {"GOPR0950"}),
+        ("istd", {"1"}),
+        ("folders", {"1", "a"}),
+        ("agan", {"0"}),
+        ("clips", {"a", "b/a"}),
+    ],
+)
+def test_what_shows_the_same_is_told_by_its_name(name, scenes, tmp_path):
+    above = name == "gopro-gamma"
+    root = plant(tmp_path / "set", TREES[name])
+    found = layouts.find([str(tmp_path) if above else root], name)
+    assert {LAYOUTS[name].scene_of(files.key) for files in found.pairs} == scenes
+
+
 def test_one_split_may_be_preferred(tmp_path):
     root = plant(tmp_path / "a", TREES["gopro"])
     only_train = plant(tmp_path / "b", [name for name in TREES["gopro"] if name.startswith("train")])

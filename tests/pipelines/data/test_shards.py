@@ -42,6 +42,16 @@ def test_rows_come_back_by_row_group(rows, s3):
     assert (example.degraded == images.decode(rows[3]["input"]).pixels).all()
 
 
+def test_every_set_has_its_turn(photos, tmp_path):
+    """Also one of several shards, and one whose shards come last."""
+    made = {name: [row(f"{name}{k}", photos[0][k : k + 8, :8], set=name) for k in range(4)] for name in "abc"}
+    uri = str(tmp_path)
+    parts = [made["a"][:2], made["b"][:1], made["a"][2:], made["c"]]
+    shards.commit(uri, [shards.write_shard(uri, part) for part in parts], {})
+    keys = [found["key"] for found in shards.rows_in_turn(shards.list_row_groups([uri]))]
+    assert keys == ["a0", "b0", "c0", "a1", "c1", "a2", "c2", "a3", "c3"]
+
+
 def test_names_follow_the_content(rows, tmp_path):
     first, again = (shards.write_shard(str(tmp_path), rows).name for _ in range(2))
     assert first == again

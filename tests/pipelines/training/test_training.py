@@ -1,8 +1,10 @@
 """Crops from shards and a real, tiny Ray Train run, broken off and resumed."""
 
+import itertools
 import threading
 import time
 from dataclasses import replace
+from unittest.mock import Mock
 
 import mlflow
 import numpy as np
@@ -15,6 +17,7 @@ from pipelines.data import crop_stream, shards
 from pipelines.data.crop_stream import epoch_batches, plan_epoch
 from pipelines.data.shards import RowGroup
 from pipelines.services import models, storage
+from pipelines.training import worker
 from pipelines.training.settings import TrainConfig
 from pipelines.training.train import train
 from spair_core import images, weights
@@ -35,9 +38,26 @@ def test_the_plan_is_a_function_of_seed_and_epoch():
     assert len({visit.seed for visit in plan}) == len(plan)
 
 
+def test_the_plan_gives_every_worker_its_crops():
+    """However unequal the groups are, and whatever the number of workers."""
+    groups = [*GROUPS, RowGroup("a", 5, 5), RowGroup("a", 6, 1)]
+    for world, epoch in itertools.product((1, 2, 4, 7, 16), range(20)):
+        how = {"crops": 60, "crops_per_picture": 2, "world": world}
+        plans = [plan_epoch(groups, 0, epoch, rank=rank, **how) for rank in range(world)]
+        for plan in plans:
+            assert sum(2 * visit.group.rows for visit in plan[:-1]) < 60
+            assert sum(2 * visit.group.rows for visit in plan) >= 60
+        dealt = [visit for turn in itertools.zip_longest(*plans) for visit in turn]
+        together = plan_epoch(groups, 0, epoch, crops=60 * world, crops_per_picture=2)
+        fewest = min(map(len, plans)) * world
+        assert dealt[:fewest] == together[:fewest]
+
+
 def test_no_pictures_no_plan():
     with pytest.raises(ValueError, match="no pictures"):
         plan_epoch([], 0, 0, crops=1, crops_per_picture=1)
+    with pytest.raises(ValueError, match="no pictures"):
+        plan_epoch([RowGroup("a", 0, 0)], 0, 0, crops=1, crops_per_picture=1)
 
 
 @pytest.fixture
@@ -75,6 +95,15 @@ def test_batches_are_the_same_every_time(cluster, data):
             (t.permute(0, 2, 3, 1) * 255).round().byte().numpy()[0] for t in (batch.degraded, batch.clean)
         ]
         assert (batch.mask[0, 0].bool().numpy() == mask_from_pair(*pair, 0.1)).all()
+
+
+@pytest.mark.cluster
+def test_workers_that_are_more_than_the_shards_row_groups_all_read(cluster, data):
+    (group,) = shards.list_row_groups([f"{data}/train"])
+    config = CropConfig(crop_size=24, seed=5)
+    for rank in (0, 3):
+        batches = list(epoch_batches([group], config, 0, batch_size=4, steps=2, rank=rank, world=4))
+        assert [batch.degraded.shape for batch in batches] == [(1, 3, 24, 24)] * 2
 
 
 @pytest.mark.cluster
@@ -154,6 +183,19 @@ def test_a_start_from_another_network_is_refused(data):
         config.start()
 
 
+@pytest.mark.parametrize("flags", [{"references": True}, {"squeeze": True}, {}])
+def test_a_start_that_sees_more_than_the_network_is_refused(flags):
+    config = TrainConfig(("x",), "y", "z", start_from="footage-light", **flags)
+    with pytest.raises(models.ModelError, match="--references, --squeeze"):
+        config.start()
+
+
+@pytest.mark.parametrize("size", [0, 100])
+def test_crops_must_fit_the_networks_coarsest_level(size):
+    with pytest.raises(ValueError, match=f"crop_size must be a multiple of 8, not {size}"):
+        TrainConfig(("x",), "y", "z", crops=CropConfig(crop_size=size))
+
+
 @pytest.mark.parametrize("counts", [{"workers": 9}, {"workers": 0}, {"workers": 2, "min_workers": 3}])
 def test_every_worker_needs_a_crop(counts):
     with pytest.raises(ValueError, match="must ascend from 1"):
@@ -198,6 +240,28 @@ def test_a_loss_that_is_no_number_ends_the_run_and_is_told(cluster, data, mlflow
         FloatingPointError, match=r"run 'wild' stopped: epoch 0, step 1: .*lower the learning"
     ):
         train(config)
+
+
+def test_validation_looks_at_every_set_and_beyond_what_broke(photos, tiny_config, tmp_path, monkeypatch):
+    rows = [row(str(k), photos[0][:16, k : k + 16], split="val", set=name) for k in range(6) for name in "ab"]
+    rows[2]["target"] = b"broken since"
+    folder = str(tmp_path / "val")
+    shards.commit(folder, [shards.write_shard(folder, [r for r in rows if r["set"] == n]) for n in "ab"], {})
+    config = TrainConfig(("x",), "y", "z", validation_limit=4)
+    monkeypatch.setattr(worker, "get_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(worker, "prepare_model", lambda module, **how: module)
+    monkeypatch.setattr(
+        ray.train, "get_context", lambda: Mock(get_world_rank=lambda: 0, get_world_size=lambda: 1)
+    )
+    monkeypatch.setattr(TrainConfig, "network", lambda self: tiny_config)
+    run = Mock()
+    one = worker._Worker(config, GROUPS, shards.list_row_groups([folder], "val"), run, None)
+    scores = one._validate(one._enter("localize"), 0)
+    assert scores.keys() == {"val_mask_precision", "val_mask_recall", "val_density"}
+    panels = [call.args[0] for call in run.log_panel.call_args_list]
+    assert panels == [f"epoch0000-{name}" for name in ("a_0", "b_0", "b_1", "a_2")]
+    monkeypatch.setattr(worker, "rows_in_turn", lambda groups: iter(rows[2:3]))
+    assert one._validate(one._enter("localize"), 0) == {}
 
 
 def test_a_picture_that_broke_is_passed_over(data):

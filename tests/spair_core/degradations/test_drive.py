@@ -3,7 +3,7 @@ import pytest
 
 from spair_core.degradations.catalogue import DEGRADATIONS
 from spair_core.degradations.drive import DriveConfig, coded, degrade_window, draw_fixture
-from spair_core.footage import moved, references
+from spair_core.footage import Window, moved, references
 
 PLAIN = DriveConfig(fixtures=0, night=0, exposures=0, noise=0, coded=0, wiper=0, one_sided=0)
 OVERS = [one for one in DEGRADATIONS if one.over]
@@ -92,6 +92,16 @@ def test_a_wiper_never_hides_the_frame_itself(window):
     assert sum(wiped) == 1
     assert not wiped[beside.own[0]]
     assert (beside.pixels[beside.own[0]] == clean).all()
+
+
+def test_a_frame_without_others_around_it_is_degraded_as_it_is(window, over):
+    """As those of a clip of one frame a second are."""
+    alone = Window.alone(window.pixels[:1])
+    config = DriveConfig(wiper=1, one_sided=1, noise=1, coded=1)
+    beside, clean, mask = degrade_window(alone, over, np.random.default_rng(0), 0.05, config)
+    assert beside.pixels.shape == alone.pixels.shape
+    assert clean.shape == (*mask.shape, 3)
+    assert mask.any()
 
 
 def test_at_an_end_of_a_clip_one_side_is_missing(window):

@@ -100,10 +100,19 @@ def test_a_frozen_picture_tells_nothing(photo):
         assert all(len(beats) == 1 for beats in window.beats)
 
 
-def test_a_scene_ends_at_its_cut(photos):
-    frames = drive(photos[0], 20) + drive(photos[2], 20, start=20 / 30)
+@pytest.mark.parametrize("cut", [1, 2, 20, 38])
+def test_a_scene_ends_at_its_cut(photos, cut):
+    frames = drive(photos[0], cut) + drive(photos[2], 40 - cut, start=cut / 30)
     for k, (neighbours, beats) in enumerate(seen(frames)):
-        assert {n < 20 for n in [*neighbours, *beats]} == {k < 20}
+        assert {n < cut for n in [*neighbours, *beats]} == {k < cut}
+    assert seen(frames, 1) == seen(frames, 100)
+
+
+def test_rain_in_which_no_two_frames_are_alike_is_no_cut(photos):
+    """As heavy rain at night is, from its first frame on."""
+    rng = np.random.default_rng(0)
+    frames = [(rng.integers(0, 256, (72, 128, 3), dtype=np.uint8), k / 30) for k in range(12)]
+    assert [neighbours for neighbours, _ in seen(frames)[:3]] == [[1, 2], [0, 2, 3], [0, 1, 3, 4]]
 
 
 def test_rain_a_wiper_and_a_change_of_exposure_are_no_cuts(photo):

@@ -83,6 +83,14 @@ def test_a_network_that_finds_all_and_mends_nothing_is_judged_so(drive):
     assert scores["gain"] == pytest.approx(0)
 
 
+@pytest.mark.parametrize("start", ["footage-light", "absent.safetensors"])
+def test_weights_that_not_all_can_begin_with_are_refused_before_anything_is_drawn(drive, start, monkeypatch):
+    monkeypatch.setattr(ablation, "read_pack", lambda path: drive)
+    monkeypatch.setattr(ablation, "drawn", lambda *given, **more: pytest.fail("windows were drawn"))
+    with pytest.raises(SystemExit, match=start):
+        ablation.main(["drives", "--held-out", "others", "--device", "cpu", "--start-from", start])
+
+
 @pytest.mark.long
 def test_the_command_prints_a_table(drive, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(ablation, "read_pack", lambda path: Pack() if path.name == "none" else drive)

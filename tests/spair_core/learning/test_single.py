@@ -1,13 +1,17 @@
 import itertools
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from spair_core import weights
-from spair_core.learning import single
+from spair_core.learning import LearningConfig, single
 from spair_core.learning.pack import write_pack
-from spair_core.learning.single import started_from
+from spair_core.learning.pool import PoolConfig
+from spair_core.learning.single import SingleConfig, started_from
+from spair_core.network import Spair
+from spair_core.weights import ModelCard
 
 
 @pytest.mark.long
@@ -34,6 +38,21 @@ def test_a_run_leaves_weights_with_their_card_and_a_curve(photos, tmp_path, monk
     assert all(line["loss"] > 0 and line["crops_a_second"] > 0 for line in lines)
     before = started_from("rain-light", "light", references=True).state_dict()
     assert any(not torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_each_line_of_the_curve_is_the_mean_of_its_own_steps(tiny_config, tmp_path, monkeypatch):
+    """Also the first of a phase, which may begin between two lines."""
+    learner = SimpleNamespace(best=Spair(tiny_config), config=LearningConfig(), step=lambda *_: {"loss": 1.0})
+    pool = SimpleNamespace(device=torch.device("cpu"), batch=list, made=0, config=PoolConfig())
+    looks = itertools.count()
+    monkeypatch.setattr(single, "Learner", lambda *_: learner)
+    monkeypatch.setattr(single._Run, "minutes", lambda run: 0.01 * next(looks))
+    monkeypatch.setattr(single, "CURVE_EVERY", 5)
+    run = single._Run(tmp_path, ModelCard(tiny_config, "rain", 0.05, {}), 0.0)
+    single.train(learner.best, pool, SingleConfig(minutes=0.3, localize=0.3), run)
+    lines = [json.loads(line) for line in (tmp_path / "curve.jsonl").read_text().splitlines()]
+    assert {line["phase"] for line in lines} == {"localize", "joint"}
+    assert [line["loss"] for line in lines] == [1.0] * len(lines)
 
 
 def test_what_cannot_be_trained_is_said(tmp_path, capsys):
