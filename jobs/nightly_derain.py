@@ -29,7 +29,10 @@ class NightlyConfig(RestoreConfig):
 
     def restoration(self) -> RestoreConfig:
         """The same with the locations of this night. Raises ValueError where `night` is no date."""
-        date.fromisoformat(self.night)
+        try:
+            date.fromisoformat(self.night)
+        except ValueError as error:
+            raise ValueError(f"night is a date such as 2026-11-20, not {self.night!r}") from error
         values = {k: getattr(self, k) for k in asdict(self) if k != "night"}
         for name in ("source", "destination"):
             values[name] = values[name].replace("{night}", self.night)

@@ -71,7 +71,8 @@ class CompareConfig:
     """MLflow experiment."""
 
     def __post_init__(self) -> None:
-        if self.frame_step < 1 or self.actors < 1 or self.panels < 0 or (self.limit or 1) < 1:
+        limit = 1 if self.limit is None else self.limit
+        if self.frame_step < 1 or self.actors < 1 or self.panels < 0 or limit < 1:
             raise ValueError("frame_step, actors and limit must be at least 1, panels at least 0")
         if self.steady_clips < 0 or self.steady_frames < 2:
             raise ValueError("steady_clips must be at least 0, steady_frames at least 2")

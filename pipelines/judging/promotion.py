@@ -51,6 +51,7 @@ class PromoteConfig:
             raise ValueError("name a --candidate to promote, or a model to --rollback")
         if self.candidate is not None and not self.data + self.footage:
             raise ValueError("name the --data (or --footage) on which the candidate must be better")
+        self.evaluation()  # what cannot be is told at once
 
     def evaluation(self) -> EvaluateConfig:
         """How both are judged."""

@@ -116,6 +116,7 @@ def resolve(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
         if scheme not in S3_SCHEMES:
             with explained(uri):
                 return cast(tuple[fsspec.AbstractFileSystem, str], fsspec.url_to_fs(uri))
+        _check_endpoint()
         if not _in_ray_worker():
             _ask(scheme, rest.partition("/")[0])
         return _filesystem(scheme), rest.rstrip("/")
@@ -136,6 +137,13 @@ def _filesystem(scheme: str) -> fsspec.AbstractFileSystem:
     filesystem = fsspec.filesystem(scheme, config_kwargs={**CHECKSUMS, **PATIENT}, use_listings_cache=False)
     filesystem.retries = ROUNDS
     return filesystem
+
+
+def _check_endpoint() -> None:
+    """Raises StorageError where the environment names a server as no URI does."""
+    for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+        if (told := os.environ.get(name)) and not told.startswith(("http://", "https://")):
+            raise StorageError(f"{name} is {told!r}: write http://HOST:PORT or https://HOST")
 
 
 def _in_ray_worker() -> bool:

@@ -9,6 +9,7 @@ from pipelines.data.shards import RowGroup
 from pipelines.services import locations, models
 from pipelines.services.models import ResolvedModel
 from spair_core import network
+from spair_core.degradations.catalogue import Task
 from spair_core.learning import CropConfig, LearningConfig, Phase
 from spair_core.network import NetworkConfig
 
@@ -25,8 +26,8 @@ class TrainConfig:
     """The run's name. A run started again under its name goes on from its last checkpoint."""
     validation: tuple[str, ...] = ()
     """URIs of validation shards; without them nothing is validated."""
-    task: str = "rain"
-    """What the model takes away: rain, raindrop, shadow, blur, or rain+raindrop."""
+    task: Task = "rain"
+    """What the model takes away."""
     preset: Literal["light", "full", "paper"] = "light"
     """The network's size."""
     references: bool = False
@@ -74,6 +75,7 @@ class TrainConfig:
     """Numbers of epochs after which Net_L is kept, as STORAGE/NAME/localizer-N.safetensors (table S3)."""
 
     def __post_init__(self) -> None:
+        self.network()  # what is no ablation is told at once
         fewest = self.workers if self.min_workers is None else self.min_workers
         if not 1 <= fewest <= self.workers <= self.batch_size:
             raise ValueError(

@@ -61,6 +61,10 @@ class LearningConfig:
     """Type of the products in a step; weights, losses and statistics stay float32. `bfloat16` trains nearly
     twice as fast on GPUs and on CPUs that have it (avx512_bf16, amx)."""
 
+    def __post_init__(self) -> None:
+        if self.learning_rate <= 0 or not 0 <= self.ema < 1:
+            raise ValueError("learning_rate is above 0, ema at least 0 and below 1")
+
     def rate(self, epoch: float, epochs: float) -> float:
         """The learning rate at a (fractional) epoch of a phase of `epochs`; or in any other unit of time, but
         for `halving`."""

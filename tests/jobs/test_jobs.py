@@ -123,7 +123,7 @@ def test_the_night_is_put_into_the_locations():
     config = nightly_derain.NightlyConfig("s3://a/{night}", "s3://b/{night}/dry", night="2026-11-20")
     assert config.restoration().source == "s3://a/2026-11-20"
     assert config.restoration().destination == "s3://b/2026-11-20/dry"
-    with pytest.raises(ValueError, match="isoformat"):
+    with pytest.raises(ValueError, match="night is a date such as"):
         nightly_derain.NightlyConfig("a", "b", night="yesterday").restoration()
 
 

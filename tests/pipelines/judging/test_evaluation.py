@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from jobs import evaluate
 from pipelines.judging import evaluation
 from pipelines.judging.evaluation import EvaluateConfig, SetResult
+from pipelines.judging.promotion import PromoteConfig
 from pipelines.services import storage
 from pipelines.services.models import ResolvedModel
 from spair_core import images, inference, metrics, weights
@@ -138,3 +139,12 @@ def test_sets_can_be_left_out(cluster, shadows, tiny_weights):
     judged, _ = evaluation.judge(config, model)
     assert judged.lab is None  # the model is against rain
     assert (judged.name, judged.count) == ("ISTD", 2)
+
+
+@pytest.mark.parametrize("wrong", [{"actors": 0}, {"num_gpus": -1.0}, {"limit": 0}])
+def test_numbers_that_cannot_be_are_told_at_once(wrong):
+    (name,) = wrong
+    with pytest.raises(ValueError, match=f"{name} .*at least"):
+        EvaluateConfig(("x",), **wrong)
+    with pytest.raises(ValueError, match=f"{name} .*at least"):
+        PromoteConfig("models:/a/1", data=("x",), **wrong)

@@ -102,3 +102,9 @@ def test_a_link_to_a_place_overlaps_it(tmp_path, s3):
     assert not locations.overlap(here, str(tmp_path / "input"))
     assert not locations.overlap(here, f"memory://{here}")
     assert locations.overlap(s3, f"{s3}/below")
+
+
+def test_an_endpoint_without_a_scheme_is_named(monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "127.0.0.1:9")
+    with pytest.raises(StorageError, match=r"AWS_ENDPOINT_URL is '127.0.0.1:9': write http://"):
+        locations.resolve("s3://bucket/x")

@@ -267,3 +267,16 @@ def test_validation_looks_at_every_set_and_beyond_what_broke(photos, tiny_config
 def test_a_picture_that_broke_is_passed_over(data):
     groups = shards.list_row_groups([f"{data}/train"])
     assert len(list(crop_stream.read_examples(groups[0]))) == 5
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"ablation": 9},
+        lambda: {"learning": LearningConfig(ema=2.0)},
+        lambda: {"learning": LearningConfig(learning_rate=-1.0)},
+    ],
+)
+def test_what_cannot_be_learnt_with_is_told_at_once(wrong):
+    with pytest.raises(ValueError, match=r"ablation|ema at least 0"):
+        TrainConfig(("x",), "y", "z", **wrong() if callable(wrong) else wrong)

