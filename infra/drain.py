@@ -8,6 +8,7 @@ so long: RAY_JOB_STOP_WAIT_TIME_S, in the head's environment.
 
 from __future__ import annotations
 
+import argparse
 import time
 from typing import Any
 
@@ -35,7 +36,8 @@ def _ended(status: Any) -> bool:
 
 
 def main() -> None:
-    """Drain the head of this pod."""
+    """Drain the head of this pod; with --help only say what that is."""
+    argparse.ArgumentParser(prog="python -m infra.drain", description=__doc__).parse_args()
     from ray.job_submission import JobSubmissionClient
 
     left = drain(JobSubmissionClient(HEAD))

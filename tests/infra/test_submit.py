@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
@@ -164,6 +165,14 @@ def test_a_head_is_drained_of_what_runs_and_says_what_did_not_end():
     jobs = Jobs(done=0, quick=2, slow=10**9)
     assert drain.drain(jobs, patience=0.1, pause=0.001) == ["slow"]
     assert jobs.stopped == ["quick", "slow"]
+
+
+def test_who_asks_what_draining_is_drains_nothing(monkeypatch, capsys):
+    monkeypatch.setattr(drain, "drain", lambda *_: pytest.fail("drained"))
+    monkeypatch.setattr(sys, "argv", ["drain", "--help"])
+    with pytest.raises(SystemExit):
+        drain.main()
+    assert "Stop the jobs of this Ray head" in capsys.readouterr().out
 
 
 def test_a_container_is_well_while_its_raylet_answers(kubernetes, tmp_path):
