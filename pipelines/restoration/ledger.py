@@ -65,15 +65,18 @@ class Summary:
         return self.counts[verdict]
 
     @property
+    def looked_at(self) -> int:
+        """Items of this run that could be restored by their names."""
+        return self.counts.total() - self.counts[IGNORED]
+
+    @property
     def lost_share(self) -> float:
-        """Of the items of this run that could be restored by their names, those rejected or failed."""
-        looked_at = self.counts.total() - self.counts[IGNORED]
-        return (self.counts[REJECTED] + self.counts[FAILED]) / looked_at if looked_at else 0.0
+        """Of these, the rejected and the failed."""
+        return (self.counts[REJECTED] + self.counts[FAILED]) / self.looked_at if self.looked_at else 0.0
 
     def too_many_lost(self, limit: float) -> bool:
         """Whether more than that share is, in all; of a few that came to many done before nothing is told."""
-        looked_at = self.counts.total() - self.counts[IGNORED]
-        return self.lost_share > limit and (looked_at >= ENOUGH or not self.already)
+        return self.lost_share > limit and (self.looked_at >= ENOUGH or not self.already)
 
     def take(self, item: Verdict) -> None:
         """One item more."""
@@ -275,14 +278,13 @@ class Ledger:
         return f"{self.settled}/{self.begun} items: {counts}; {rate:.2f}/s, {frames:.2f} frames/s{left}"
 
     def _check_lost(self) -> None:
-        looked_at = self.summary.counts.total() - self.summary.counts[IGNORED]
-        few = looked_at < ENOUGH or self.summary.lost_share <= self.accounts.most_lost
-        if few or self.stopping:
+        looked_at, share = self.summary.looked_at, self.summary.lost_share
+        if looked_at < ENOUGH or share <= self.accounts.most_lost or self.stopping:
             return
         self.stopping = True  # once: what is in hand is still to be taken
         (reason, times), *_ = self.summary.reasons.most_common(1)
         raise TooManyLostError(
-            f"{self.summary.lost_share:.0%} of {looked_at} items could not be restored (limit "
+            f"{share:.0%} of {looked_at} items could not be restored (limit "
             f"{self.accounts.most_lost:.0%}), {times} of them for this reason: {reason}; what is done is "
             "kept. Is the source what you meant? --max-lost-share allows more"
         )

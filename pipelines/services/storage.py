@@ -303,12 +303,12 @@ def folders_in(uri: str) -> list[str]:
 def delete(uri: str) -> None:
     """Remove one object, by its very name; nothing there is no error. Raises StorageError."""
     filesystem, path = resolve(uri)
+    persistently(uri, partial(_remove, filesystem, path))
 
-    def removed() -> None:
-        with suppress(FileNotFoundError):
-            filesystem.rm_file(path)  # `rm` takes a name with * or [ for a pattern
 
-    persistently(uri, removed)
+def _remove(filesystem: fsspec.AbstractFileSystem, path: str) -> None:
+    with suppress(FileNotFoundError):
+        filesystem.rm_file(path)  # `rm` takes a name with * or [ for a pattern
 
 
 def delete_below(uri: str) -> None:
@@ -324,15 +324,14 @@ def delete_below(uri: str) -> None:
     with suppress(NothingStoredError):
         found = list_objects(uri)
         while some := list(islice(found, AT_ONCE)):
-            persistently(uri, partial(_delete_all, filesystem, [resolve(item.uri)[1] for item in some]))
+            persistently(uri, partial(_remove_all, filesystem, [resolve(item.uri)[1] for item in some]))
 
 
-def _delete_all(filesystem: fsspec.AbstractFileSystem, paths: Sequence[str]) -> None:
-    """By their very names, which fsspec would take for patterns; in one request where the store has that."""
+def _remove_all(filesystem: fsspec.AbstractFileSystem, paths: Sequence[str]) -> None:
+    """In one request where the store has that."""
     if "s3" not in filesystem.protocol:
         for path in paths:
-            with suppress(FileNotFoundError):
-                filesystem.rm_file(path)
+            _remove(filesystem, path)
         return
     keys = [{"Key": path.partition("/")[2]} for path in paths]
     told = {"Objects": keys, "Quiet": True}
