@@ -196,6 +196,16 @@ def read_examples(group: RowGroup) -> Iterator[tuple[Example, str]]:
             continue
 
 
+def check_material(config: CropConfig) -> None:
+    """A look at whether the configured material is there. Raises StorageError where it is not."""
+    if config.layers:
+        list_row_groups([config.layers])
+    if config.shadow_masks:
+        storage.check_source(config.shadow_masks)
+    if config.shakes:
+        _shake_kernels(config.shakes)
+
+
 @lru_cache(maxsize=2)
 def _material(layers: str | None, shadow_masks: str | None, shakes: str | None) -> dict[str, Material]:
     """What is real of each task, where there is any."""

@@ -143,31 +143,32 @@ def actors(wanted: int | Literal["auto"], *, gpus: float) -> int:
     """How many actors: one a CPU of the cluster, or as many as its GPUs hold. Raises ValueError where there
     is no GPU."""
     if wanted != "auto":
+        check_gpus(gpus)
         return wanted
     if not gpus:
         return max(1, int(cpus()))
     if (there := _gpus()) < gpus:
-        raise ValueError(_too_few(there))
+        raise ValueError(_too_few(there, "--num-gpus 0"))
     return max(1, int(there / gpus))
 
 
-def check_gpus(wanted: float) -> None:
-    """Raises ValueError where this machine alone is the cluster and has fewer GPUs than that; another may
-    bring up a node that has them, for which it says that it waits."""
-    there = _gpus()
+def check_gpus(wanted: float, instead: str = "--num-gpus 0") -> None:
+    """Raises ValueError, with the flags to use instead, where this machine alone is the cluster and has fewer
+    GPUs than wanted; another may bring up a node that has them, for which it says that it waits."""
+    there = _gpus() if wanted else 0.0
     if there >= wanted:
         return
     if not os.environ.get("RAY_ADDRESS"):
-        raise ValueError(_too_few(there))
-    print(f"waiting for a node with a GPU: {_too_few(there)}", file=sys.stderr, flush=True)
+        raise ValueError(_too_few(there, instead))
+    print(f"waiting for a node with a GPU: {_too_few(there, instead)}", file=sys.stderr, flush=True)
 
 
 def _gpus() -> float:
     return float(ray.cluster_resources().get("GPU", 0))
 
 
-def _too_few(there: float) -> str:
-    return f"the cluster has {there:g} GPUs; --num-gpus 0 computes on its CPUs"
+def _too_few(there: float, instead: str) -> str:
+    return f"the cluster has {there:g} GPUs; {instead} computes on its CPUs"
 
 
 def cpus() -> float:

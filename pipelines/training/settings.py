@@ -76,8 +76,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         self.network()  # what is no ablation is told at once
-        fewest = self.workers if self.min_workers is None else self.min_workers
-        if not 1 <= fewest <= self.workers <= self.batch_size:
+        if not 1 <= self.fewest <= self.workers <= self.batch_size:
             raise ValueError(
                 f"min_workers ({self.min_workers}), workers ({self.workers}) and batch_size "
                 f"({self.batch_size}) must ascend from 1: every worker needs a crop"
@@ -87,6 +86,11 @@ class TrainConfig:
                 f"crop_size must be a multiple of {network.MULTIPLE}, not {self.crops.crop_size}: "
                 f"the networks' coarsest level is 1/{network.MULTIPLE}"
             )
+
+    @property
+    def fewest(self) -> int:
+        """Workers without which the run does not go on."""
+        return self.workers if self.min_workers is None else self.min_workers
 
     def network(self) -> NetworkConfig:
         """The configuration of the preset, or of its ablation. Raises ValueError for an unknown ablation."""

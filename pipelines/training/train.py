@@ -7,12 +7,14 @@ and goes on as if it had not been broken.
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import ray.train
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 
-from pipelines.data import shards
+from pipelines.data import crop_stream, shards
 from pipelines.data.shards import RowGroup, list_row_groups
 from pipelines.services import cluster, faults, locations, models, storage, tracking
 from pipelines.training.settings import TrainConfig
@@ -20,6 +22,9 @@ from spair_core import weights
 
 if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
+
+BEGUN = "begun.json"
+"""The task and network of a run, in its folder."""
 
 
 def train(config: TrainConfig) -> str:
@@ -35,10 +40,14 @@ def train(config: TrainConfig) -> str:
     storage.check_writable(config.storage)
     groups = list_row_groups(config.data, "train")
     held_out = list_row_groups(config.validation, "val") if config.validation else []
+    crop_stream.check_material(config.crops)
     filesystem, path = locations.arrow_filesystem(config.storage)
     start = config.start()
     job = {"config": config.anywhere(), "groups": groups, "held_out": held_out, "start": start}
+    _begin(config)
     cluster.connect(worker_output=True)
+    if config.gpu:
+        cluster.check_gpus(float(config.fewest), "--no-gpu")
     with tracking.run(config.experiment, config.name) as run:
         run.log_params(config)
         kept = RunConfig(
@@ -57,6 +66,19 @@ def train(config: TrainConfig) -> str:
         if result.return_value is not None:
             raise FloatingPointError(f"run {config.name!r} stopped: {result.return_value}")
         return _publish(config, result.checkpoint, result.metrics or {}, groups, run)
+
+
+def _begin(config: TrainConfig) -> None:
+    """Keep what a run trains beside its checkpoints; they fit nothing else when it is gone on with."""
+    location = locations.join(config.storage, config.name, BEGUN)
+    begun = json.dumps({"task": config.task, "network": asdict(config.network())}, indent=1).encode()
+    if not storage.exists(location):
+        storage.write_bytes(location, begun)
+    elif storage.read_bytes(location) != begun:
+        raise ValueError(
+            f"run {config.name!r} in {config.storage} was begun with another network or task: give the "
+            "--task, --preset, --references, --squeeze and --ablation that it began with, or another --name"
+        )
 
 
 def _trainer(config: TrainConfig, job: dict[str, Any], kept: RunConfig) -> TorchTrainer:

@@ -16,7 +16,8 @@ import torch
 from pipelines.data import crop_stream, shards
 from pipelines.data.crop_stream import epoch_batches, plan_epoch
 from pipelines.data.shards import RowGroup
-from pipelines.services import models, storage
+from pipelines.services import cluster, models, storage, tracking
+from pipelines.services.storage import StorageError
 from pipelines.training import worker
 from pipelines.training.settings import TrainConfig
 from pipelines.training.train import train
@@ -240,6 +241,38 @@ def test_a_loss_that_is_no_number_ends_the_run_and_is_told(cluster, data, mlflow
         FloatingPointError, match=r"run 'wild' stopped: epoch 0, step 1: .*lower the learning"
     ):
         train(config)
+
+
+@pytest.fixture
+def ready(data, mlflow_store, monkeypatch):
+    """A training that would start now, and ends instead."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
+    monkeypatch.setattr(cluster, "connect", lambda **how: None)
+    monkeypatch.setattr(tracking, "run", Mock(side_effect=InterruptedError("started")))
+    return TrainConfig((f"{data}/train",), f"{data}/runs", "again", **TINY)
+
+
+def test_a_run_goes_on_with_the_network_it_began_with(ready):
+    for _ in range(2):
+        with pytest.raises(InterruptedError, match="started"):
+            train(ready)
+    for other in ({"preset": "full"}, {"squeeze": True}, {"task": "shadow"}, {"ablation": 3}):
+        with pytest.raises(ValueError, match=r"run 'again' in s3://.* another network or task.* --name"):
+            train(replace(ready, **other))
+    with pytest.raises(InterruptedError, match="started"):
+        train(replace(ready, name="anew", preset="full"))
+
+
+def test_gpus_that_are_not_there_are_told_before_a_training(ready):
+    with pytest.raises(ValueError, match=r"the cluster has 0 GPUs; --no-gpu computes on its CPUs"):
+        train(replace(ready, gpu=True))
+
+
+@pytest.mark.parametrize("name", ["layers", "shadow_masks", "shakes"])
+def test_material_that_is_not_there_is_told_before_a_training(ready, name):
+    with pytest.raises(StorageError, match="nowhere"):
+        train(replace(ready, crops=replace(ready.crops, **{name: f"{ready.storage}/nowhere"})))
 
 
 def test_validation_looks_at_every_set_and_beyond_what_broke(photos, tiny_config, tmp_path, monkeypatch):
