@@ -46,6 +46,7 @@ class AblateConfig:
         unknown = [number for number in self.nets if number not in paper.ABLATIONS]
         if unknown or not self.nets:
             raise ValueError(f"nets are some of {tuple(paper.ABLATIONS)}, not {unknown or 'none'}")
+        self.evaluation()  # what cannot be is told at once
 
     def training(self, number: int) -> TrainConfig:
         """The recipe for one of the nets, a run and a registered model of its own."""

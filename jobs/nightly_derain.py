@@ -5,6 +5,7 @@ python jobs/nightly_derain.py --source s3://dashcams/{night} --destination s3://
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field
 from datetime import date, timedelta
 
@@ -28,7 +29,8 @@ class NightlyConfig(RestoreConfig):
     """MLflow experiment."""
 
     def restoration(self) -> RestoreConfig:
-        """The same with the locations of this night. Raises ValueError where `night` is no date."""
+        """The same with the locations of this night. Raises ValueError where `night` is no date, or
+        something else than {night} stands in braces."""
         try:
             date.fromisoformat(self.night)
         except ValueError as error:
@@ -36,6 +38,8 @@ class NightlyConfig(RestoreConfig):
         values = {k: getattr(self, k) for k in asdict(self) if k != "night"}
         for name in ("source", "destination"):
             values[name] = values[name].replace("{night}", self.night)
+            if stray := re.search(r"\{\w*\}", values[name]):
+                raise ValueError(f"{name}: {stray[0]} stands for nothing; the date's place is {{night}}")
         return RestoreConfig(**values)
 
 

@@ -15,7 +15,7 @@ from pipelines.reports import night
 from pipelines.reports.night import ReportConfig
 from pipelines.restoration.manifest import Manifest
 from pipelines.restoration.restore import RestoreConfig, forecast, orphans, restore
-from pipelines.services.faults import TooManyLostError
+from pipelines.services.faults import NothingThereError, TooManyLostError
 
 
 def main(config: RestoreConfig) -> int:
@@ -28,6 +28,11 @@ def main(config: RestoreConfig) -> int:
         _report(config)  # which says what was lost, and why
         raise
     print(summary)
+    if not summary.counts and not summary.already and not summary.pruned:
+        raise NothingThereError(
+            f"{config.source}: nothing of what is there was looked at; check --include, --exclude, --since, "
+            "--redrive and --limit"
+        )
     _report(config)
     failed = summary.count("failed")
     if summary.too_many_lost(config.max_lost_share):

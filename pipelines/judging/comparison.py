@@ -72,8 +72,10 @@ class CompareConfig:
 
     def __post_init__(self) -> None:
         limit = 1 if self.limit is None else self.limit
-        if self.frame_step < 1 or self.actors < 1 or self.panels < 0 or limit < 1:
-            raise ValueError("frame_step, actors and limit must be at least 1, panels at least 0")
+        if self.frame_step < 1 or self.panels < 0 or limit < 1:
+            raise ValueError("frame_step and limit must be at least 1, panels at least 0")
+        inference.check_tile(self.tile)
+        cluster.check_actors(self.actors, self.num_gpus)
         if self.steady_clips < 0 or self.steady_frames < 2:
             raise ValueError("steady_clips must be at least 0, steady_frames at least 2")
 

@@ -76,8 +76,8 @@ class EvaluateConfig:
             raise ValueError("--localizers has a table of its own: leave --paper out")
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"limit must be at least 1, not {self.limit}")
-        if self.actors < 1 or self.num_gpus < 0:
-            raise ValueError("actors must be at least 1, num_gpus at least 0")
+        inference.check_tile(self.tile)
+        cluster.check_actors(self.actors, self.num_gpus)
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,21 @@ class AnalyseConfig:
     experiment: str = "spair-analysis"
     """MLflow experiment."""
 
+    def __post_init__(self) -> None:
+        if (self.picture is None) == (not self.data):
+            raise ValueError(
+                "name either one --picture (with --clean or --mask where there are such) or --data"
+            )
+        if self.data and (self.clean or self.mask):
+            raise ValueError(
+                "--clean and --mask belong to one --picture; --data has its own in target/ and mask/"
+            )
+        if self.max_side < 8:
+            raise ValueError(f"max_side must be at least 8 pixels, not {self.max_side}")
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"limit must be at least 1, not {self.limit}")
+        cluster.check_actors(self.actors, self.num_gpus)
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -69,17 +84,8 @@ class Outcome:
 def report(config: AnalyseConfig) -> list[Outcome]:
     """Look at every picture: a page each, an index of them, and all of it logged as one MLflow run.
 
-    Raises ModelError, StorageError, TrackingError; ValueError where the flags do not go together, or
-    where not one picture could be looked at.
+    Raises ModelError, StorageError, TrackingError; ValueError where not one picture could be looked at.
     """
-    if (config.picture is None) == (not config.data):
-        raise ValueError("name either one --picture (with --clean or --mask where there are such) or --data")
-    if config.data and (config.clean or config.mask):
-        raise ValueError(
-            "--clean and --mask belong to one --picture; --data has its own in target/ and mask/"
-        )
-    if config.max_side < 8:
-        raise ValueError(f"max_side must be at least 8 pixels, not {config.max_side}")
     cluster.check_answers()
     tracking.check()
     storage.check_writable(config.destination)

@@ -29,8 +29,7 @@ class Settings:
     is copied byte for byte, with the verdict passed (a table of pictures gets its column all the same)."""
 
     def __post_init__(self) -> None:
-        if self.tile < 2 * inference.OVERLAP:
-            raise ValueError(f"tile must be at least {2 * inference.OVERLAP} pixels, not {self.tile}")
+        inference.check_tile(self.tile)
         if self.quality is not None and not 1 <= self.quality <= 100:
             raise ValueError(f"quality is a number from 1 to 100, not {self.quality}")
         if not 0 <= self.min_degraded <= 1:

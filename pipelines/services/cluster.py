@@ -152,6 +152,12 @@ def actors(wanted: int | Literal["auto"], *, gpus: float) -> int:
     return max(1, int(there / gpus))
 
 
+def check_actors(number: int, gpus: float) -> None:
+    """Raises ValueError for so many actors, with so many GPUs each, as there cannot be."""
+    if number < 1 or gpus < 0:
+        raise ValueError(f"actors must be at least 1 and num_gpus at least 0, not {number} and {gpus:g}")
+
+
 def check_gpus(wanted: float, instead: str = "--num-gpus 0") -> None:
     """Raises ValueError, with the flags to use instead, where this machine alone is the cluster and has fewer
     GPUs than wanted; another may bring up a node that has them, for which it says that it waits."""

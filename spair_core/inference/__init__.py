@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from spair_core.inference.precision import Chosen, Precision, chosen, type_of
-from spair_core.inference.settings import MIN_DEGRADED, OVERLAP, TILE
+from spair_core.inference.settings import MIN_DEGRADED, OVERLAP, TILE, check_tile
 
 if TYPE_CHECKING:
     from spair_core.inference.restoring import BATCH_PIXELS, Restored, harmless, restore, restore_window
@@ -23,6 +23,7 @@ __all__ = [
     "Chosen",
     "Precision",
     "Restored",
+    "check_tile",
     "chosen",
     "harmless",
     "restore",

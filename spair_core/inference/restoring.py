@@ -15,7 +15,7 @@ from torch import Tensor
 
 from spair_core.footage import Window, references, references_on
 from spair_core.gpu import brought_back, tensor_of, uploaded
-from spair_core.inference.settings import MIN_DEGRADED, OVERLAP, TILE
+from spair_core.inference.settings import MIN_DEGRADED, TILE, check_tile
 from spair_core.inference.tiles import in_tiles
 from spair_core.network import Spair
 
@@ -73,8 +73,7 @@ def _result(
     dtype: np.dtype[Any],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """On the device: restored levels [B, H, W, 3], the mask bool [B, H, W], and whether all is finite."""
-    if tile < 2 * OVERLAP:
-        raise ValueError(f"tile must be at least {2 * OVERLAP} pixels, not {tile}")
+    check_tile(tile)
     output, found = in_tiles(model, pictures, beside, tile)
     restored, mask = harmless(pictures, output, found, min_degraded)
     # torch has few operations on uint16: wider on the way.

@@ -6,3 +6,9 @@ OVERLAP = 64
 """Pixels that neighbouring tiles share; there their results fade into one another."""
 MIN_DEGRADED = 0.001
 """A picture of which a smaller share is degraded, and visibly changed, comes back as it is."""
+
+
+def check_tile(tile: int) -> None:
+    """Raises ValueError where tiles with sides of so many pixels would be all overlap."""
+    if tile < 2 * OVERLAP:
+        raise ValueError(f"tile must be at least {2 * OVERLAP} pixels, not {tile}")

@@ -125,6 +125,8 @@ def test_the_night_is_put_into_the_locations():
     assert config.restoration().destination == "s3://b/2026-11-20/dry"
     with pytest.raises(ValueError, match="night is a date such as"):
         nightly_derain.NightlyConfig("a", "b", night="yesterday").restoration()
+    with pytest.raises(ValueError, match=r"destination: \{nigth\} stands for nothing; .* \{night\}"):
+        nightly_derain.NightlyConfig("a/{night}", "b/{nigth}").restoration()
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """The page of a night, as jobs make it: by itself, and at the end of every restoration."""
 
+from collections import Counter
+
 import pytest
 
 from jobs import nightly_derain, report, restore_bulk
@@ -8,7 +10,7 @@ from pipelines.reports.night import ReportConfig
 from pipelines.restoration.ledger import Summary
 from pipelines.restoration.manifest import RESTORED, Manifest, Verdict
 from pipelines.restoration.restore import RestoreConfig
-from pipelines.services.faults import TooManyLostError
+from pipelines.services.faults import NothingThereError, TooManyLostError
 
 
 @pytest.fixture
@@ -19,7 +21,7 @@ def restored(tmp_path, monkeypatch):
         book = Manifest(config.destination)
         book.add(Verdict("a", "picture", RESTORED))
         book.commit()
-        return Summary()
+        return Summary(Counter(restored=1))
 
     monkeypatch.setattr(restore_bulk, "restore", restore)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
@@ -63,6 +65,15 @@ def test_a_night_that_was_stopped_for_its_losses_has_a_page_too(restored, mlflow
     with pytest.raises(TooManyLostError):
         restore_bulk.main(RestoreConfig("s3://a", restored))
     assert "report: " in capsys.readouterr().out
+
+
+def test_a_selection_that_takes_nothing_is_told(restored, monkeypatch, capsys):
+    monkeypatch.setattr(restore_bulk, "restore", lambda config: Summary())
+    with pytest.raises(NothingThereError, match=r"s3://a: nothing of what is there was looked at.*--include"):
+        restore_bulk.main(RestoreConfig("s3://a", restored))
+    for seen in (Summary(already=1), Summary(pruned=1)):
+        monkeypatch.setattr(restore_bulk, "restore", lambda config, seen=seen: seen)
+        assert restore_bulk.main(RestoreConfig("s3://a", restored)) == 0
 
 
 def test_a_dry_run_makes_none(restored, monkeypatch, capsys):

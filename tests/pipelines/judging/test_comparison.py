@@ -116,3 +116,7 @@ def test_what_cannot_be_compared_is_refused(footage, mlflow_store):
         comparison.compare(CompareConfig(*both, f"{footage}/notes"))
     with pytest.raises(ValueError, match="frame_step"):
         CompareConfig(*both, "x", frame_step=0)
+    with pytest.raises(ValueError, match="tile must be at least 128"):
+        CompareConfig(*both, "x", tile=1)
+    with pytest.raises(ValueError, match="num_gpus at least 0"):
+        CompareConfig(*both, "x", num_gpus=-1)

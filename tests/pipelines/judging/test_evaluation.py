@@ -46,6 +46,10 @@ def test_what_does_not_fit_together_is_refused():
         EvaluateConfig(("x",), paper=True, localizers=("a",))
     with pytest.raises(ValueError, match="limit"):
         EvaluateConfig(("x",), limit=0)
+    with pytest.raises(ValueError, match="actors must be at least 1"):
+        EvaluateConfig(("x",), actors=0)
+    with pytest.raises(ValueError, match="tile must be at least 128 pixels, not 100"):
+        EvaluateConfig(("x",), tile=100)
 
 
 def test_bce_of_the_mask(tiny_weights, photos):

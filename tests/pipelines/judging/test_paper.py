@@ -257,5 +257,7 @@ def test_only_the_papers_ablations(tmp_path):
     recipe = TrainConfig(data=("x",), storage="y", name="z")
     with pytest.raises(ValueError, match=r"not \[6\]"):
         ablate.AblateConfig(("x",), nets=(5, 6), recipe=recipe)
+    with pytest.raises(ValueError, match="actors must be at least 1"):
+        ablate.AblateConfig(("x",), recipe=recipe, actors=0)
     with pytest.raises(storage.StorageError, match="missing"):
         ablate.main(ablate.AblateConfig((f"{tmp_path}/missing",), recipe=recipe))

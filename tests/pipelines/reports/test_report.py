@@ -81,11 +81,13 @@ def test_nothing_found_is_said(mlflow_store, tmp_path, clean, tiny_config):
         ({"picture": "a.png", "data": ("b",)}, "either one --picture"),
         ({"data": ("b",), "clean": "a.png"}, "belong to one --picture"),
         ({"picture": "a.png", "max_side": 0}, "at least 8 pixels"),
+        ({"data": ("b",), "actors": 0}, "actors must be at least 1"),
+        ({"data": ("b",), "limit": 0}, "limit must be"),
     ],
 )
 def test_flags_that_do_not_go_together(flags, words):
     with pytest.raises(ValueError, match=words):
-        report.report(AnalyseConfig("out", **flags))
+        AnalyseConfig("out", **flags)
 
 
 def test_bad_pictures_are_named(mlflow_store, tmp_path, clean, streaked, model):
