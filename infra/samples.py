@@ -1,6 +1,8 @@
 """The README's sheet of degradations, on photographs in the public domain.
 
-python -m infra.samples --out infra/images/degradations.jpg
+    python -m infra.samples --out infra/images/degradations.jpg
+
+Seeded: the same picture each time.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """Pack a set in its owners' layout, or clean pictures to be degraded, into Parquet shards on any storage.
 
-python jobs/ingest.py --layout gopro --source s3://data/GoPro --dry-run
-python jobs/ingest.py --layout gopro --source s3://data/GoPro --split train --destination s3://shards/gopro
+    python jobs/ingest.py --layout gopro --source s3://data/GoPro --dry-run
+    python jobs/ingest.py --layout gopro --source s3://data/GoPro --split train --destination s3://shards/gopro
+
+Every picture is decoded before it is packed; what cannot be is named with its reason, and the rest goes on.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """Take the rain out of one night's footage; `{night}` in a location stands for the date.
 
-python jobs/nightly_derain.py --source s3://dashcams/{night} --destination s3://dashcams-dry/{night}
+    python jobs/nightly_derain.py --source s3://dashcams/{night} --destination s3://dashcams-dry/{night}
+
+By default it is yesterday's. Started again, it goes on where it was.
 """
 
 from __future__ import annotations

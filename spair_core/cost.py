@@ -9,6 +9,8 @@ work is not counted, as is usual.
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,5 +110,14 @@ def table(presets: dict[str, NetworkConfig]) -> str:
     return "\n".join(lines)
 
 
-if __name__ == "__main__":
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the table of the presets."""
+    told = argparse.RawDescriptionHelpFormatter
+    argparse.ArgumentParser("python -m spair_core.cost", None, __doc__, formatter_class=told).parse_args(
+        arguments
+    )
     print(table({"light": light(), "full": full()}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,9 +1,11 @@
 """Measure what the pipelines cost beside the usual ways.
 
-python -m pipelines.benchmark reading --shards s3://shards/rain13k --files data/Rain13K/train
-python -m pipelines.benchmark restoring --source data/night
-python -m pipelines.benchmark coding --clip data/drive.mp4
-python -m pipelines.benchmark scale --items 1000000
+    python -m pipelines.benchmark reading --shards s3://shards/rain13k --files data/Rain13K/train
+    python -m pipelines.benchmark restoring --source data/night
+    python -m pipelines.benchmark coding --clip data/drive.mp4
+    python -m pipelines.benchmark scale --items 1000000
+
+Ways take turns, and ratios within one run are what is told.
 """
 
 from __future__ import annotations

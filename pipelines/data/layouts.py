@@ -18,6 +18,8 @@ PARENTS = 2
 """A source may lie so many folders below the root of its set (GoPro/train/SEQUENCE)."""
 PROBED = 100
 """Files of a folder that are looked at to tell which layout would have fitted."""
+ALONE: tuple[LayoutName, ...] = ("clean", "clips")
+"""Layouts of what has no partners: any picture, or any clip, is one."""
 SHOWN = 5
 """Names in a summary; of more there is only the number."""
 
@@ -257,11 +259,13 @@ def _misfit(uri: str, name: LayoutName, objects: Sequence[StoredObject], unpaire
     ]
     views = list(_views(uri, [item for items in folders.values() for item in items[:PROBED]]))
     # Any picture or clip at all would do for these, so they say nothing.
-    open_to_all = {name, "clean", "clips"}
+    open_to_all = {name, *ALONE}
     others = [(other, layout) for other, layout in LAYOUTS.items() if other not in open_to_all]
     fits = [other for other, layout in others if any(_match(layout, files, uri, "").pairs for files in views)]
     if fits:
         lines.append(f"this looks like --layout {' or '.join(fits)}")
+    elif alone := [one for one in ALONE if any(_is_of(LAYOUTS[one].kind, item.key) for item in objects)]:
+        lines.append(f"what has no partners is for --layout {' or '.join(alone)}")
     return "; ".join(lines)
 
 

@@ -117,6 +117,7 @@ def test_every_job_explains_itself(job, tmp_path):
     shown = (tmp_path / "shown").read_text()
     assert process.exitcode == 0, shown
     assert "--" in shown
+    assert not [line for line in shown.splitlines() if line.count("python jobs/") > 1]
 
 
 def test_the_night_is_put_into_the_locations():

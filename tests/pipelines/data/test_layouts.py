@@ -268,6 +268,14 @@ def test_a_wrong_layout_is_answered_with_the_right_one(name, tmp_path):
     assert wrong not in fits
 
 
+@pytest.mark.parametrize(("files", "right"), [(["a.jpg"], "clean"), (["b/a.mp4"], "clips"), (["a.txt"], "")])
+def test_what_has_no_partners_is_sent_to_the_layouts_of_such(files, right, tmp_path):
+    with pytest.raises(StorageError) as raised:
+        layouts.find([plant(tmp_path, files)], "folders")
+    told = str(raised.value).partition("what has no partners is for --layout ")[2]
+    assert told == right
+
+
 def test_a_half_of_a_set_is_refused_with_what_lacks(tmp_path):
     root = plant(tmp_path, [name for name in TREES["agan"] if "/gt/" not in name])
     with pytest.raises(StorageError, match=r"data/0_rain\.png: has no partner among the clean pictures"):
