@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +23,9 @@ from spair_core.images.formats import catalogue as formats_catalogue
 from spair_core.masks import mask_from_pair
 
 ROOT = Path(__file__).parents[1]
-FOG, PCX, STACK, JOB = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
+FOG, PCX, STACK, SAMPLE, JOB, COMMAND = re.findall(
+    r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL
+)
 
 
 def test_fog_is_one_module_and_one_entry(
@@ -74,6 +77,70 @@ def test_a_stack_of_frames_is_one_module_and_one_entry(
     (tmp_path / "text.npy").write_text("no frames")
     with pytest.raises(MediumError, match="not a NumPy file"):
         list(stack.read(tmp_path / "text.npy", None))
+
+
+FILES = {
+    "spair_core/degradations/fog.py": FOG,
+    "spair_core/images/formats/pcx.py": PCX,
+    "pipelines/media/stacks.py": STACK,
+    "jobs/count.py": JOB,
+}
+ENTRIES = {
+    "spair_core/degradations/catalogue.py": ("spair_core.degradations.fog", "FOG", "DEGRADATIONS"),
+    "spair_core/images/formats/catalogue.py": ("spair_core.images.formats.pcx", "PCX", "FORMATS"),
+    "pipelines/media/catalogue.py": ("pipelines.media.stacks", "STACK", "MEDIA"),
+}
+"""By catalogue: a module, what it has, and among what that is entered."""
+WALKERS = (
+    "tests/spair_core/degradations/test_catalogue.py",
+    "tests/spair_core/images/test_formats.py",
+    "tests/pipelines/media/test_media.py",
+    "tests/jobs/test_spair.py",
+)
+
+
+@pytest.mark.long
+def test_what_is_added_so_passes_the_checks(tmp_path: Path) -> None:
+    """In a copy of the project: the linter, the formatter, and the tests that walk entries."""
+    for name in ("jobs", "pipelines", "spair_core", "kernels", "infra", "tests"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
+    for name, (module, entry, among) in ENTRIES.items():
+        first = r"from __future__ import annotations\n\n"
+        put(tmp_path / name, first, f"from {module} import {entry}\n")
+        put(tmp_path / name, rf"{among}: .*(?=\)\n)", f", {entry}")
+    put(tmp_path / "tests/pipelines/media/samples.py", r"(?=SAMPLES: )", f"{SAMPLE}\n\n")
+    put(tmp_path / "tests/pipelines/media/samples.py", r'"table": table,\n', '    "stack": stack,\n')
+    put(tmp_path / "jobs/spair.py", r"\n(?=Commands = )", f"{COMMAND}\n\n")
+    put(tmp_path / "jobs/spair.py", r"\nCOMMANDS: .*\n", '    "count": _count,\n')
+    ruff = str(Path(sys.executable).with_name("ruff"))
+    imports = [ruff, "check", "--quiet", "--no-cache", "--select", "I", "--fix"]  # in any order they were put
+    for command in (
+        [*imports, *ENTRIES],
+        [ruff, "check", "--quiet", "--no-cache"],
+        [ruff, "format", "--check", "--quiet", "--no-cache"],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-vn0",
+            *WALKERS,
+            "-k",
+            "fog or pcx or PCX or stack or is_a_command",
+        ],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert all(name in done.stdout for name in ("[fog", ".pcx", "stack", "is_a_command"))
+
+
+def put(file: Path, place: str, text: str) -> None:
+    """Some text behind the one place that an expression finds."""
+    found, times = re.subn(place, lambda match: match[0] + text, file.read_text())
+    assert times == 1, (file, place)
+    file.write_text(found)
 
 
 def test_a_job_is_one_file(tmp_path: Path) -> None:

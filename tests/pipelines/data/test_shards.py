@@ -115,8 +115,8 @@ def test_clean_rows_are_degraded_for_their_task(photos):
     (shadowed, darker), (rained, lighter) = (shards.judged_example(one, 0.05) for one in rows)
     assert (darker <= shadowed.clean).all()
     assert (lighter >= rained.clean)[rained.mask].all()
-    with pytest.raises(PictureError, match=r"memory/a: .*the task 'fog'"):
-        shards.judged_example(row("a", photos[0][120:184, 200:264], input=None, task="fog"), 0.05)
+    with pytest.raises(PictureError, match=r"memory/a: .*the task 'none'"):
+        shards.judged_example(row("a", photos[0][120:184, 200:264], input=None, task="none"), 0.05)
 
 
 def test_broken_rows_name_their_source(photos):

@@ -130,8 +130,10 @@ def test_real_material_is_used_for_some(photos, task, material):
 
 
 def test_an_unknown_task_is_refused(example):
-    with pytest.raises(ValueError, match=r"the task 'fog'.*--task rain, raindrop, shadow or blur"):
-        degrade(example, np.random.default_rng(0), "fog")
+    *others, last = (one.name for one in DEGRADATIONS)
+    known = f"{', '.join(others)} or {last}"
+    with pytest.raises(ValueError, match=rf"the task 'none'.*--task {known}$"):
+        degrade(example, np.random.default_rng(0), "none")
 
 
 def test_unequal_sizes_are_refused():

@@ -315,7 +315,7 @@ def test_what_is_no_picture():
         assert "not a picture of a known format" in refused(data)
 
 
-@pytest.mark.parametrize("format", ["ICO", "PCX", "SGI", "PDF"])
+@pytest.mark.parametrize("format", ["ICO", "DDS", "SGI", "PDF"])
 def test_formats_that_are_not_listed(photo, format):
     assert "not a picture of a known format" in refused(saved(photo, format))
 
