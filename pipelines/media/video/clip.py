@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -10,7 +11,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 import av
+import numpy as np
 from av.video.format import VideoFormat
+from numpy.typing import NDArray
 
 from spair_core.footage import Window
 
@@ -56,6 +59,39 @@ class Colour:
 
 
 @dataclass(frozen=True)
+class Turn:
+    """How players bring a stored frame upright: first mirrored `across` its diagonal (rows become columns),
+    then left to right (`mirrored`), and upside down (`upturned`)."""
+
+    across: bool = False
+    mirrored: bool = False
+    upturned: bool = False
+
+    @classmethod
+    def of(cls, matrix: bytes) -> Turn:
+        """That of FFmpeg's display matrix; none where there is no matrix, or one that turns by other than
+        quarters, as no camera does."""
+        if len(matrix) < 36:
+            return cls()
+        across_right, across_down, _, down_right, down_down = struct.unpack("=9i", matrix[:36])[:5]
+        if not (across_down or down_right):
+            return cls(False, across_right < 0, down_down < 0)
+        if not (across_right or down_down):
+            return cls(True, down_right < 0, across_down < 0)
+        return cls()
+
+    def upright(self, frame: NDArray[Any]) -> NDArray[Any]:
+        """A stored frame [H, W, ...] as players show it."""
+        frame = frame.swapaxes(0, 1) if self.across else frame
+        return np.ascontiguousarray(frame[:: -1 if self.upturned else 1, :: -1 if self.mirrored else 1])
+
+    def stored(self, frames: NDArray[Any]) -> NDArray[Any]:
+        """Frames [k, H, W, ...] that are upright as they are stored."""
+        frames = frames[:, :: -1 if self.upturned else 1, :: -1 if self.mirrored else 1]
+        return np.ascontiguousarray(frames.swapaxes(1, 2) if self.across else frames)
+
+
+@dataclass(frozen=True)
 class ClipFormat:
     """What an encoded run must share with its clip."""
 
@@ -75,6 +111,8 @@ class ClipFormat:
     """The mastering display, as encoders take it, or nothing."""
     light: str
     """The greatest and the mean light level, likewise."""
+    turn: Turn = Turn()
+    """What brings its frames upright."""
 
     @property
     def deep(self) -> bool:

@@ -1,4 +1,7 @@
-"""Clips read in runs of frames, each with its own time stamp: variable frame rates stay exact."""
+"""Clips read in runs of frames, each with its own time stamp: variable frame rates stay exact.
+
+Frames are given upright, as players show them: rain falls downwards, however a camera was held.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,11 @@ from itertools import chain
 from typing import Any
 
 import av
-import numpy as np
 from av.container import InputContainer
 from av.filter import Graph
 from numpy.typing import NDArray
 
-from pipelines.media.video.clip import FULL, ClipError, ClipFormat, Colour, File, Run, Timed, sides
+from pipelines.media.video.clip import FULL, ClipError, ClipFormat, Colour, File, Run, Timed, Turn, sides
 from pipelines.media.video.codecs import EncodeConfig, coder_of
 from pipelines.media.video.colour import HIGH_DEFINITION, Colours, packed_alpha
 from pipelines.media.video.damage import Damage, decoded, main_track, opened
@@ -110,8 +112,8 @@ def _shown(
         stamps.append((stamp, _length(frame, format)))
         if format.alpha:
             alphas.append(pixels[..., 3])
-            pixels = np.ascontiguousarray(pixels[..., :3])
-        yield pixels, float(stamp * format.time_base)
+            pixels = pixels[..., :3]
+        yield format.turn.upright(pixels), float(stamp * format.time_base)
 
 
 def _length(frame: av.VideoFrame, format: ClipFormat) -> int:
@@ -200,6 +202,7 @@ def format_of(track: Any, frame: av.VideoFrame, suffix: str) -> ClipFormat:
         tall=frame.height >= HIGH_DEFINITION,
         mastering=_mastering(frame),
         light=_light(frame),
+        turn=Turn.of(sides(frame).get("DISPLAYMATRIX", b"")),
     )
 
 

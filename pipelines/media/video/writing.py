@@ -34,10 +34,11 @@ WITH_ALPHA = "matroska"
 
 
 def write(state: Timed, pixels: NDArray[Any], encode: EncodeConfig) -> bytes:
-    """A run's frames as a video segment on its own, for `join`.
+    """A run's frames, upright, as a video segment on its own, for `join`.
 
     Raises ClipError where the clip cannot be written in the codec that is asked for.
     """
+    pixels = state.format.turn.stored(pixels)
     height, width = pixels.shape[1:3]
     coder = coder_of(state.format, encode, height, width)
     state = replace(state, format=as_written(coder, state.format))

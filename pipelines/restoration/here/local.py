@@ -122,15 +122,6 @@ def seconds_of(path: Path) -> float | None:
         return None
 
 
-def _turns(path: Path) -> int:
-    """Quarters counterclockwise by which players turn a clip."""
-    try:
-        with av.open(str(path), metadata_errors="replace") as container:
-            return round(next(container.decode(video=0)).rotation / 90)
-    except (FFmpegError, ValueError, IndexError, StopIteration):
-        return 0  # reading it tells why
-
-
 def _device(device: Device) -> torch.device:
     there = torch.cuda.is_available()
     if device == "cuda" and not there:
@@ -154,7 +145,6 @@ class _File:
         self.kind = medium_in(source)
         self.parts, self.compared = _Parts(folder / "parts"), _Parts(folder / "compared")
         self.comparing = targets.comparison is not None and self.kind.name in COMPARED
-        self.turns = _turns(source) if self.comparing and self.kind.name == "clip" else 0
         self.notes: dict[str, None] = {}  # each sentence once, in order
         if targets.comparison is not None and not self.comparing:
             self.notes["no comparison was written: there is one of single pictures and of clips"] = None
@@ -209,10 +199,9 @@ class _File:
         return _picture(piece.state, pixels[0], Path(self.targets.comparison or "").suffix)
 
     def _pair(self, before: NDArray[Any], after: NDArray[Any]) -> NDArray[np.uint8]:
-        """Side by side as players show it, however the clip is turned."""
-        upright, restored = (np.rot90(images.eight_bit(one), self.turns) for one in (before, after))
-        pair = before_after(upright, restored, max_width=2 * upright.shape[1])
-        return np.rot90(pair, -self.turns)
+        """Side by side."""
+        before, after = images.eight_bit(before), images.eight_bit(after)
+        return before_after(before, after, max_width=2 * before.shape[1])
 
     def _join(self, parts: _Parts, target: str) -> Sequence[str]:
         """Put the parts together and write that; what could not be kept."""

@@ -32,6 +32,7 @@ def filmed(
     rate: Any = 25,
     options: dict[str, str] | None = None,
     size: tuple[int, int] = (HEIGHT, WIDTH),
+    matrix: tuple[int, ...] = (),
     **settings: Any,
 ) -> Path:
     """A clip of `picture`s; settings are those of the codec's context."""
@@ -48,6 +49,8 @@ def filmed(
             setattr(context, name, value)
         if pixels.startswith("yuva") and "vp" in codec:
             stream.metadata["alpha_mode"] = "1"
+        if matrix:
+            stream.set_display_matrix(list(matrix))
         for number in range(frames):
             out.mux(stream.encode(frame_of(number, pixels, size, context.time_base)))
         out.mux(stream.encode())
