@@ -131,8 +131,10 @@ def cpu_shares(actors: int, *, gpus: float) -> tuple[float, float]:
     """CPUs of an actor and of a task: reading must never wait for a CPU that the actors hold.
 
     The two are never equal: Ray fuses stages of equal needs, and decoding would move into the actors.
+    Raises ValueError where the actors' GPUs would be waited for in vain (`check_gpus`).
     """
     if gpus:
+        check_gpus(gpus)
         return 0.0, 1.0
     total = cpus()
     actor = min(1.0, total / (2 * actors))
@@ -143,7 +145,6 @@ def actors(wanted: int | Literal["auto"], *, gpus: float) -> int:
     """How many actors: one a CPU of the cluster, or as many as its GPUs hold. Raises ValueError where there
     is no GPU."""
     if wanted != "auto":
-        check_gpus(gpus)
         return wanted
     if not gpus:
         return max(1, int(cpus()))

@@ -54,7 +54,7 @@ def test_gpus_that_are_not_there_are_told_or_waited_for(monkeypatch, capsys):
     with pytest.raises(ValueError, match=r"the cluster has 0 GPUs; --num-gpus 0"):
         cluster.check_gpus(1.0)
     with pytest.raises(ValueError, match="the cluster has 0 GPUs"):
-        cluster.actors(1, gpus=0.5)
+        cluster.cpu_shares(1, gpus=0.5)
     assert cluster.actors(3, gpus=0) == 3
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")  # which may bring up nodes
     cluster.check_gpus(1.0)
