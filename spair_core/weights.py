@@ -111,6 +111,7 @@ def load(data: bytes) -> tuple[Spair, ModelCard]:
     """The model (float32, on the CPU, in evaluation mode) and its card. Raises WeightsError."""
     from safetensors.torch import load as load_tensors
 
+    from spair_core.degradations.catalogue import is_sized
     from spair_core.network import Spair
 
     card = read_card(data)
@@ -122,6 +123,7 @@ def load(data: bytes) -> tuple[Spair, ModelCard]:
     except (RuntimeError, ValueError, TypeError) as error:
         told = " ".join(str(error).split())
         raise WeightsError(f"the tensors do not fit the configuration in the header: {told}") from error
+    model.scales = is_sized(card.task)
     return model.eval(), card
 
 

@@ -45,6 +45,11 @@ def split_task(task: str) -> frozenset[str]:
     return frozenset(task.split("+"))
 
 
+def is_sized(task: str) -> bool:
+    """Whether what a model of a (joint) task takes away is known by its size."""
+    return any(one.sized for one in DEGRADATIONS if one.name in split_task(task))
+
+
 def measures(task: str) -> frozenset[Measure]:
     """What models of a (joint) task are judged on; what is not known here is judged on RGB."""
     known = {one.name: one.judged_on for one in DEGRADATIONS}

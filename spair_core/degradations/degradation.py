@@ -42,3 +42,6 @@ class Degradation:
     """The same laid over frames of one scene; None where footage has none of it."""
     lookalike: Callable[[Pixels, np.random.Generator], Pixels] | None = None
     """What looks like it and is none: done to some clean pictures before, and to be left in them."""
+    sized: bool = False
+    """Whether it is known by its size in pixels, so that in large pictures, where it is larger, it has to be
+    looked for more coarsely as well."""

@@ -366,4 +366,5 @@ RAIN = Degradation(
     "Y",
     lambda clean, rng, dry, threshold: add_rain(clean, rng, replace(LEARNT, dry=dry, threshold=threshold)),
     rain_over,
+    sized=True,
 )

@@ -366,4 +366,5 @@ RAINDROP = Degradation(
     ),
     drops_over,
     lookalike=add_branches,
+    sized=True,
 )

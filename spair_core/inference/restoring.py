@@ -15,6 +15,7 @@ from torch import Tensor
 
 from spair_core.footage import Window, references, references_on
 from spair_core.gpu import brought_back, tensor_of, uploaded
+from spair_core.inference.scales import over_scales
 from spair_core.inference.settings import MIN_DEGRADED, TILE, check_tile
 from spair_core.inference.tiles import in_tiles
 from spair_core.network import Spair
@@ -50,9 +51,10 @@ def restore(
 ) -> Restored:
     """Restore pictures [B, H, W, 3] of one size, uint8 or of 16 bit (uint16), on the model's device.
 
-    `references` [B, H, W, 6] are those of frames (`spair_core.footage`). Pictures with a side over
-    `tile` go through in overlapping tiles, so that memory is bounded. A picture of which a smaller share than
-    `min_degraded` is degraded comes back as it is. Raises ValueError for another shape or dtype,
+    `references` [B, H, W, 6] are those of frames (`spair_core.footage`). Pictures with a side over `tile` go
+    through in overlapping tiles, so that memory is bounded; where the model `scales`, large ones are restored
+    more coarsely as well. A picture of which a smaller share than `min_degraded` is degraded comes back as it
+    is. Raises ValueError for another shape or dtype,
     FloatingPointError where the network gives values that are no numbers.
     """
     _check(pixels, 3)
@@ -74,12 +76,18 @@ def _result(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """On the device: restored levels [B, H, W, 3], the mask bool [B, H, W], and whether all is finite."""
     check_tile(tile)
-    output, found = in_tiles(model, pictures, beside, tile)
-    restored, mask = harmless(pictures, output, found, min_degraded)
+    finite = []
+
+    def once(pictures: Tensor, beside: Tensor | None) -> tuple[Tensor, Tensor]:
+        output, found = in_tiles(model, pictures, beside, tile)
+        finite.append(torch.isfinite(output).all())
+        return harmless(pictures, output, found, min_degraded)
+
+    restored, mask = over_scales(once, pictures, beside) if model.scales else once(pictures, beside)
     # torch has few operations on uint16: wider on the way.
     levels = (restored.clamp(0, 1) * np.iinfo(dtype).max).round()
     quantized = levels.to(torch.uint8 if dtype == np.uint8 else torch.int32).permute(0, 2, 3, 1)
-    return quantized, mask[:, 0], torch.isfinite(output).all()
+    return quantized, mask[:, 0], torch.stack(finite).all()
 
 
 def _restored(
