@@ -162,7 +162,7 @@ def check_actors(number: int, gpus: float) -> None:
 def check_gpus(wanted: float, instead: str = "--num-gpus 0") -> None:
     """Raises ValueError, with the flags to use instead, where this machine alone is the cluster and has fewer
     GPUs than wanted; another may bring up a node that has them, for which it says that it waits."""
-    there = _gpus() if wanted else 0.0
+    there = _gpus()
     if there >= wanted:
         return
     if not os.environ.get("RAY_ADDRESS"):

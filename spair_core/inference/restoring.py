@@ -21,8 +21,8 @@ from spair_core.inference.tiles import in_tiles
 from spair_core.network import Spair
 
 NEAR = 4
-"""What is further than so many pixels from the mask comes back bit for bit: the networks' corrections there
-are below what training could tell from nothing."""
+"""What is further than so many pixels (of the scale at which it was found) from the mask comes back bit for
+bit: the networks' corrections there are below what training could tell from nothing."""
 BATCH_PIXELS = 8 << 20
 """Pixels that a GPU is given at once."""
 UNSEEN = 2 / 255
