@@ -63,7 +63,7 @@ lock: $(READY)
 	$(BIN)/uv pip compile pyproject.toml --extra dev --quiet --upgrade --python-version 3.11 \
 	  --python-platform x86_64-unknown-linux-gnu --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
 	  --output-file requirements.lock
-	sed -i -E '/^(cuda-bindings|cuda-pathfinder|nvidia-cuda-nvrtc)==/b; /^(nvidia-|cuda-|triton==)/d; s/\+cpu$$//' \
+	sed -i -E '/^nvidia-cuda-nvrtc==/b; /^(nvidia-|cuda-|triton==)/d; s/\+cpu$$//' \
 	  requirements.lock
 
 clean:

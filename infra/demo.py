@@ -119,7 +119,7 @@ def report(items: list[Item], folder: Path) -> None:
     print(f"\n{'item':<20} {'verdict':<9} {'degraded':>8} {'PSNR before':>12} {'after':>9}")
     for item in items:
         print(_line(_row(item, verdicts[item.key])))
-    panel = f"{SHOWN_STILL.replace('/', '_')}.png"
+    panel = f"{locations.as_file_name(SHOWN_STILL)}.png"
     storage.download(locations.join(result, manifest.FOLDER, "panels", panel), folder / "before-after.png")
     storage.download(locations.join(SOURCE, NIGHT, SHOWN_CLIP), folder / "rainy.mp4")
     storage.download(locations.join(result, SHOWN_CLIP), folder / "restored.mp4")

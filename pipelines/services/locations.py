@@ -76,10 +76,10 @@ def ending_of(uri: str) -> str:
 
 
 def as_file_name(key: str) -> str:
-    """An object's name as that of a file, without an ending: what is too long for one is cut, and told apart
-    by its digest."""
-    name = key.replace("/", "_")
-    if len(name.encode()) <= LONGEST_NAME:
+    """An object's name as that of a file, without an ending, no two alike: `~` stands for `/`, and what has
+    one of its own, or is cut because it is too long for a file, is told apart by its digest."""
+    name = key.replace("/", "~")
+    if "~" not in key and len(name.encode()) <= LONGEST_NAME:
         return name
     digest = sha256(key.encode()).hexdigest()[:16]
     return f"{name.encode()[: LONGEST_NAME - 1 - len(digest)].decode(errors='ignore')}-{digest}"

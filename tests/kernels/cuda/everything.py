@@ -5,9 +5,12 @@
 runs them on a GPU, for compute-sanitizer.
 """
 
+from collections.abc import Iterable
+
 import torch
 
 from kernels import build_index, cuda
+from kernels.cuda.device import TYPES
 from tests.kernels.cuda.pictures import INDEX_MASKS, block_parameters, made_features, streaks
 from tests.kernels.samples import rows_of
 
@@ -33,12 +36,12 @@ def run_everything(dtype: torch.dtype, device: str = "cpu") -> list[torch.Tensor
     return [*tables, *results, moved, cuda.sfm.sfm_backward(moved, features, mask, statistics, 4.0)]
 
 
-def run_all_types(device: str) -> None:
-    """The same in every type that the kernels take, and the index of more masks."""
+def run_all_types(device: str, dtypes: Iterable[torch.dtype] = TYPES) -> None:
+    """The same in every type that the kernels take, or some, and the index of more masks."""
+    for dtype in dtypes:
+        run_everything(dtype, device)
     for mask in INDEX_MASKS.values():
         build_index(mask.to(device))
-    for dtype in (torch.float32, torch.bfloat16, torch.float16):
-        run_everything(dtype, device)
 
 
 if __name__ == "__main__":

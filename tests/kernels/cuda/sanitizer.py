@@ -63,11 +63,12 @@ def serve() -> None:
 
 
 def run(mutation: list[str] | None) -> None:
-    """Run everything here; the sanitizer ends the process where it finds a fault."""
-    emulator = Emulator(instances(), "-O0", "-fsanitize=address", "-g1")
+    """Run everything here, a mutation in one type; the sanitizer ends the process where it finds a fault."""
+    types = device.TYPES if mutation is None else {torch.float32: "float"}
+    emulator = Emulator(instances(list(types.values())), "-O0", "-fsanitize=address", "-g1")
     emulator.mutation = Mutation(*mutation) if mutation else None
     device.launch, index._on_kernels = emulator.launch, lambda _: True
-    run_all_types("cpu")
+    run_all_types("cpu", types)
     print("every kernel ran")
 
 

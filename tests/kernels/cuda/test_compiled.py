@@ -1,5 +1,7 @@
 """Every kernel compiles for every architecture we serve, through the compiler that CuPy uses at run time."""
 
+import ctypes
+import re
 from importlib import metadata
 from pathlib import Path
 
@@ -9,7 +11,10 @@ from kernels.cuda import device
 from tests.kernels.cuda import builds
 from tests.kernels.cuda.emulator import instances
 
-nvrtc = pytest.importorskip("cuda.bindings.nvrtc", exc_type=ImportError)
+try:
+    INSTALLED = {file.name: str(file.locate()) for file in metadata.files("nvidia-cuda-nvrtc") or ()}
+except metadata.PackageNotFoundError as missing:
+    pytest.skip(f"the compiler that CuPy uses is not installed: {missing}", allow_module_level=True)
 
 OPTIONS = ("-std=c++17", "--device-as-default-execution-space")  # as CuPy calls it
 ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90")
@@ -18,26 +23,36 @@ CHANNELS = (48, 72, 96, 256)  # a preset's, one that fills no tile of 16, the mo
 KERNELS = instances(tiles=[growth // 8 for growth in GROWTHS], channels=CHANNELS)
 
 
+def compiler() -> ctypes.CDLL:
+    """NVRTC by its C interface: the Python one, where installed, is imported by torch in every process."""
+    parts = [INSTALLED[name] for name in sorted(INSTALLED) if re.fullmatch(r"libnvrtc\S*\.so\.\S*", name)]
+    *_, last = [ctypes.CDLL(part) for part in parts if ".alt." not in part]
+    return last
+
+
 def compiled(file: str, kernels: list[str], architecture: str) -> bytes:
     """The machine code, or an AssertionError with the compiler's words."""
-    text = device.source(file).encode()
-    _, program = nvrtc.nvrtcCreateProgram(text, f"{file}.cu".encode(), 0, [], [])
+    nvrtc, program = compiler(), ctypes.c_void_p()
+
+    def text_of(what: str) -> bytes:
+        size = ctypes.c_size_t()
+        assert nvrtc[f"nvrtcGet{what}Size"](program, ctypes.byref(size)) == 0
+        text = ctypes.create_string_buffer(size.value)
+        assert nvrtc[f"nvrtcGet{what}"](program, text) == 0
+        return text.raw
+
+    source, name = device.source(file).encode(), f"{file}.cu".encode()
+    assert nvrtc.nvrtcCreateProgram(ctypes.byref(program), source, name, 0, None, None) == 0
     for kernel in kernels:
-        nvrtc.nvrtcAddNameExpression(program, kernel.encode())
-    options = [f"--gpu-architecture={architecture}", *OPTIONS]
-    (status,) = nvrtc.nvrtcCompileProgram(program, len(options), [option.encode() for option in options])
-    _, size = nvrtc.nvrtcGetProgramLogSize(program)
-    log = b" " * (size + 2)  # written into: it must not be one of the bytes of length 1 that Python shares
-    nvrtc.nvrtcGetProgramLog(program, log)
-    assert status == nvrtc.nvrtcResult.NVRTC_SUCCESS, log.decode()
+        assert nvrtc.nvrtcAddNameExpression(program, kernel.encode()) == 0
+    options = [option.encode() for option in (f"--gpu-architecture={architecture}", *OPTIONS)]
+    status = nvrtc.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))
+    assert status == 0, text_of("ProgramLog").decode()
     for kernel in kernels:
-        status, lowered = nvrtc.nvrtcGetLoweredName(program, kernel.encode())
-        assert status == nvrtc.nvrtcResult.NVRTC_SUCCESS, kernel
-        assert lowered
-    _, size = nvrtc.nvrtcGetCUBINSize(program)
-    machine_code = b" " * (size + 2)
-    nvrtc.nvrtcGetCUBIN(program, machine_code)
-    return machine_code[:size]
+        lowered = ctypes.c_char_p()
+        assert nvrtc.nvrtcGetLoweredName(program, kernel.encode(), ctypes.byref(lowered)) == 0, kernel
+        assert lowered.value
+    return text_of("CUBIN")
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

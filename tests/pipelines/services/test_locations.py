@@ -26,8 +26,13 @@ def test_the_ending_of_a_name(name, ending):
     assert locations.ending_of(f"s3://bucket/{name}") == ending
 
 
+def test_names_as_those_of_files_are_each_another():
+    keys = ("a/b.png", "a_b.png", "a~b.png", "a/b/c", "a~b/c", "a/b~c")
+    assert len({locations.as_file_name(key) for key in keys}) == len(keys)
+
+
 def test_a_long_name_is_cut_to_one_of_a_file_and_stays_its_own():
-    assert locations.as_file_name("cam1/a b.png") == "cam1_a b.png"
+    assert locations.as_file_name("cam1/a b.png") == "cam1~a b.png"
     one, other = (locations.as_file_name("☔" * 300 + end) for end in ("a", "b"))
     assert one != other
     assert max(len(name.encode()) for name in (one, other)) <= locations.LONGEST_NAME
