@@ -123,6 +123,7 @@ WITHOUT_TORCH = (
 driver of a restoration or an evaluation does before and beside its actors: torch is two seconds of a core."""
 
 
+@pytest.mark.long
 def test_what_needs_no_torch_starts_without_it() -> None:
     check = f"import sys, {', '.join(WITHOUT_TORCH)}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], cwd=ROOT, timeout=240).returncode == 0

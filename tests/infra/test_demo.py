@@ -34,6 +34,7 @@ def night() -> dict[str, footage.Item]:
     return {item.key: item for item in footage.night()}
 
 
+@pytest.mark.long
 def test_stills_are_rainy_but_for_the_dry_one(night: dict[str, footage.Item]) -> None:
     stills = {key: item for key, item in night.items() if "stills/" in key and "broken" not in key}
     gains = {key: psnr_y(decode(item.data).pixels, item.clean[0]) for key, item in stills.items()}
@@ -56,6 +57,7 @@ def test_clips_hold_the_frames_and_one_has_sound(night: dict[str, footage.Item])
     assert sounds == {"front/drive.mp4": 1, "rear/launch.mp4": 0}
 
 
+@pytest.mark.long
 def test_an_items_rain_follows_from_the_seed(night: dict[str, footage.Item]) -> None:
     again, other = (list(footage.night(seed))[2].data for seed in (0, 1))
     assert night["stills/temple.jpg"].data == again != other

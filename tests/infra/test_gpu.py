@@ -23,6 +23,7 @@ def summary(out: Path) -> dict[str, dict[str, object]]:
     return {stage["stage"]: stage for stage in json.loads((out / "summary.json").read_text())["stages"]}
 
 
+@pytest.mark.long
 def test_a_stage_that_fails_and_one_that_takes_too_long_do_not_stop_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: Callable[[int], set[int]]
 ) -> None:

@@ -53,6 +53,7 @@ def test_a_field_that_nobody_reads_would_be_seen(manifest):
         manifests.check(wrong)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl is not installed")
 @pytest.mark.parametrize("folder", manifests.FOLDERS, ids=lambda folder: folder.name)
 def test_kubectl_builds_the_same(folder):

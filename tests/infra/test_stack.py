@@ -78,6 +78,7 @@ def test_a_server_that_ends_at_once_says_why(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a Linux process attribute")
 def test_a_server_ends_with_an_owner_that_is_killed(
     tmp_path: Path, family: Callable[[int], set[int]]

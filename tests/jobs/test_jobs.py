@@ -192,6 +192,7 @@ def test_an_mlflow_that_does_not_answer_is_named(monkeypatch):
         pass
 
 
+@pytest.mark.long
 def test_runs_are_resumed_by_name_and_marked_when_they_fail(mlflow_store):
     def fails():
         with tracking.run("nights", "s3://dry") as run:

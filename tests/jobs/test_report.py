@@ -37,6 +37,7 @@ def test_a_page_is_made_of_what_lies_there(tmp_path, capsys):
     assert "1 of 1 items" in (tmp_path / "page.html").read_text()
 
 
+@pytest.mark.long
 def test_a_night_ends_with_its_page(restored, mlflow_store, tmp_path, capsys):
     config = nightly_derain.NightlyConfig("s3://a", restored, night="2026-11-20")
     assert nightly_derain.main(config) == 0

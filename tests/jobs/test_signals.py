@@ -96,6 +96,7 @@ def test_a_job_that_is_asked_to_end_does(started, stage, number, code):
     assert of_session(job.pid) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_lets_a_job_clean_up(started, number, code):
     job = started("alone")

@@ -316,6 +316,7 @@ def test_from_a_store_and_to_one(here, s3):
     assert names(here) == {"photo.png", "dry/photo.png"}
 
 
+@pytest.mark.long
 def test_neither_ray_nor_mlflow_is_imported(here):
     shown = (
         "import sys\nfrom jobs import spair\n"

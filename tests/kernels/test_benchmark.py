@@ -42,6 +42,7 @@ def test_out_of_time_no_scene_begins_and_what_is_left_is_told(tmp_path, capsys):
     assert not table.exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("op", contests.CONTESTS)
 def test_a_picture_of_nothing_but_degraded_cells_is_measured(op):
     channels = 3 if op in (*scenes.NETWORKS, *scenes.REPLAYED) else scenes.CHANNELS

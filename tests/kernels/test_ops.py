@@ -7,6 +7,7 @@ from kernels import build_index, sc_block, sfm, snl_step
 from tests.kernels.samples import MASKS, block_parameters, close, features_for, rows_of
 
 
+@pytest.mark.long
 def test_gradcheck_and_opcheck():
     mask = MASKS["odd"][:1, :, :5, :5]
     made, features = build_index(mask), features_for(mask)

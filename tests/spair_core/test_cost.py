@@ -6,6 +6,7 @@ from spair_core import cost
 from spair_core.network import full, light
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("preset", "sparse", "marked"), [(light, 55_000, 160_000), (full, 200_000, 500_000)])
 def test_the_budgets_hold(preset, sparse, marked):
     assert cost.count(preset(), 0.05).macs_per_pixel <= sparse

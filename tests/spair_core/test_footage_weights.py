@@ -120,6 +120,7 @@ def test_a_car_that_stands_and_drives_off_is_restored(model, drive, place):
     assert mask.mean() < 0.01
 
 
+@pytest.mark.long
 def test_a_standing_scene_in_faint_noise_differs_at_joins_no_more_than_elsewhere(model, drive):
     rng = np.random.default_rng(1)
     noisy = [

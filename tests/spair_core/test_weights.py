@@ -50,6 +50,7 @@ def test_damaged_files_are_refused(tiny_weights):
         weights.load(save({"a": torch.zeros(2)}, {"spair": card.to_json()}))
 
 
+@pytest.mark.long
 def test_every_shipped_model_loads():
     for name in weights.shipped_names():
         _, card = weights.load(weights.shipped(name))

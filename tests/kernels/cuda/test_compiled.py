@@ -17,7 +17,10 @@ except metadata.PackageNotFoundError as missing:
     pytest.skip(f"the compiler that CuPy uses is not installed: {missing}", allow_module_level=True)
 
 OPTIONS = ("-std=c++17", "--device-as-default-execution-space")  # as CuPy calls it
-ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90")
+ARCHITECTURES = [
+    *(pytest.param(architecture, marks=pytest.mark.long) for architecture in ("sm_80", "sm_86", "sm_89")),
+    "sm_90",
+]
 GROWTHS = (16, 24, 32, 48, 64)  # of the presets
 CHANNELS = (48, 72, 96, 256)  # a preset's, one that fills no tile of 16, the most
 KERNELS = instances(tiles=[growth // 8 for growth in GROWTHS], channels=CHANNELS)

@@ -48,6 +48,7 @@ def champion():
     return models.aliased("rain", "champion")
 
 
+@pytest.mark.long
 def test_the_alias_moves_and_all_is_written_down(scores, capsys):
     assert promoted("models:/rain/2") == 0
     assert champion() == 2
@@ -79,6 +80,7 @@ def test_only_a_registered_version_can_be_promoted(mlflow_store):
         rolled_back()
 
 
+@pytest.mark.long
 def test_a_candidate_that_touches_clean_pictures_is_refused(scores, monkeypatch, capsys):
     def keep(*psnr):
         monkeypatch.setattr(promotion, "untouched", lambda *_, **__: [left(value) for value in psnr])
@@ -94,6 +96,7 @@ def test_a_candidate_that_touches_clean_pictures_is_refused(scores, monkeypatch,
     assert champion() == 2
 
 
+@pytest.mark.long
 def test_a_model_for_footage_is_judged_on_clips(scores, monkeypatch, capsys):
     seen = {1: clip("drive", 33.0), 2: clip("drive", 35.0, flicker=1.3), 3: clip("drive", 35.0)}
     asked = []
@@ -122,6 +125,7 @@ def test_what_is_judged_bad_on_pictures_is_not_saved_by_clips(scores, monkeypatc
     assert "not promoted: -1.00 dB against the champion" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_rolling_back_goes_back_a_promotion_at_a_time(scores, capsys):
     assert rolled_back() == 3
     assert "nothing was promoted" in capsys.readouterr().out
@@ -138,6 +142,7 @@ def test_rolling_back_goes_back_a_promotion_at_a_time(scores, capsys):
     assert "there is none to go back to" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_an_alias_set_by_hand_is_not_rolled_back(scores, capsys):
     assert promoted("models:/rain/1") == 0
     tracking.client().set_registered_model_alias("rain", "champion", "2")
@@ -147,6 +152,7 @@ def test_an_alias_set_by_hand_is_not_rolled_back(scores, capsys):
     assert (rolled_back(), champion()) == (0, 2)
 
 
+@pytest.mark.long
 def test_a_version_that_was_deleted_cannot_come_back(scores):
     assert promoted("models:/rain/1") == promoted("models:/rain/2") == 0
     tracking.client().delete_model_version("rain", "1")
@@ -155,6 +161,7 @@ def test_a_version_that_was_deleted_cannot_come_back(scores):
     assert champion() == 2
 
 
+@pytest.mark.long
 def test_an_alias_that_moved_meanwhile_is_left_alone(scores, monkeypatch, capsys):
     assert promoted("models:/rain/1") == 0
 
@@ -169,6 +176,7 @@ def test_an_alias_that_moved_meanwhile_is_left_alone(scores, monkeypatch, capsys
     assert tracking.client().get_model_version("rain", "3").tags["promotion.decision"] == "refused"
 
 
+@pytest.mark.long
 def test_aliases_have_their_own_past(scores):
     assert promoted("models:/rain/1") == 0
     assert promoted("models:/rain/1", alias="canary") == promoted("models:/rain/2", alias="canary") == 0

@@ -55,6 +55,7 @@ def test_what_is_read_is_written_again(entry, sample, tmp_path):
     assert np.abs(again.astype(float) - before).mean() < 4
 
 
+@pytest.mark.long
 def test_a_reach_changes_nothing_of_what_is_restored(entry, sample):
     (one, _), (source, _) = entry, sample
     for bare, wide in zip(one.read(source, None), one.read(source, Reach()), strict=True):

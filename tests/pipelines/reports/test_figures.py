@@ -49,6 +49,7 @@ def test_charts_carry_their_words(found):
     assert "step 2, along the column" in figures.attention_lines(found).decode()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("draw", [figures.clean_error, figures.attention, figures.cost])
 def test_maps_are_pictures_and_the_same_each_time(found, draw):
     data = draw(found)

@@ -52,6 +52,7 @@ def test_without_its_clean_partner(mlflow_store, tmp_path, streaked, model):
     assert (again.numbers, same) == (with_mask.numbers, page)
 
 
+@pytest.mark.long
 def test_nothing_found_is_said(mlflow_store, tmp_path, clean, tiny_config):
     import torch
 

@@ -33,6 +33,7 @@ def test_any_name_will_do(cluster, footage, mlflow_store, photos, tmp_path, plac
     assert restore.restore(config).already == len(NAMES)
 
 
+@pytest.mark.long
 def test_a_link_to_a_folder_is_not_followed_and_told_as_such(tmp_path, mlflow_store, tiny_weights):
     (tmp_path / "model").write_bytes(tiny_weights)
     (tmp_path / "raw").mkdir()
@@ -44,6 +45,7 @@ def test_a_link_to_a_folder_is_not_followed_and_told_as_such(tmp_path, mlflow_st
     assert "a folder (or a link to one)" in reason
 
 
+@pytest.mark.long
 def test_names_that_lead_out_of_a_folder_are_rejected_before_any_work(
     s3, tmp_path, monkeypatch, mlflow_store, tiny_weights
 ):
@@ -71,6 +73,7 @@ def test_names_that_lead_out_of_a_folder_are_rejected_before_any_work(
     assert [path.name for path in (tmp_path / "below").iterdir()] == ["dry"]
 
 
+@pytest.mark.long
 def test_names_of_any_bytes_are_rejected_and_the_rest_goes_on(tmp_path, mlflow_store, tiny_weights):
     (tmp_path / "model").write_bytes(tiny_weights)
     (tmp_path / "raw").mkdir()

@@ -67,6 +67,7 @@ def test_an_object_is_written_as_its_bytes_come_and_begun_anew_at_its_end(s3, si
     assert target.digest() == hashlib.sha256(expected).hexdigest()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("size", [0, 10, 5 * MIB, 5 * MIB + 1, 60 * MIB], ids=str)
 def test_parts_are_sent_in_order_where_an_object_is_written_twice(s3, monkeypatch, size):
     data, sent, send = bytearray(random.Random(size).randbytes(size)), [], remote._Upload._send

@@ -292,7 +292,7 @@ def test_validation_looks_at_every_set_and_beyond_what_broke(photos, tiny_config
     scores = one._validate(one._enter("localize"), 0)
     assert scores.keys() == {"val_mask_precision", "val_mask_recall", "val_density"}
     panels = [call.args[0] for call in run.log_panel.call_args_list]
-    assert panels == [f"epoch0000-{name}" for name in ("a_0", "b_0", "b_1", "a_2")]
+    assert panels == [f"epoch0000-{name}" for name in ("a~0", "b~0", "b~1", "a~2")]
     monkeypatch.setattr(worker, "rows_in_turn", lambda groups: iter(rows[2:3]))
     assert one._validate(one._enter("localize"), 0) == {}
 

@@ -50,6 +50,7 @@ def test_streaks_are_new_in_each_frame_and_drops_the_same(window):
     assert (drops[0] != still[0]).any()
 
 
+@pytest.mark.long
 def test_the_mask_is_of_the_weather_alone(window, over):
     """Noise, coding, night and fixtures change clean and degraded frames alike."""
     config = DriveConfig(fixtures=1, night=1, noise=1, coded=1, exposures=1)

@@ -53,6 +53,7 @@ def drive(photo, count=24):
     return dry, wet
 
 
+@pytest.mark.long
 def test_it_serves_as_well_as_the_form_for_cpus(photos):
     dry, wet = drive(photos[0])
     (window,) = windows(((pixels, k / 30) for k, pixels in enumerate(wet)), 100, Reach())
@@ -67,6 +68,7 @@ def test_it_serves_as_well_as_the_form_for_cpus(photos):
     assert away[1] < 0.6 * came
 
 
+@pytest.mark.long
 def test_a_frame_does_not_depend_on_its_run(photos):
     _, wet = drive(photos[0])
     (window,) = windows(((pixels, k / 30) for k, pixels in enumerate(wet)), 100, Reach())
@@ -84,6 +86,7 @@ def test_what_has_no_neighbours_is_its_own_reference(photos):
     assert references_on(window, CPU).shape == (12, 6, 5, 7)
 
 
+@pytest.mark.long
 def test_a_change_of_exposure_is_taken_out(photos):
     dry, _ = drive(photos[0])
     darker = [(pixels * (0.7 if k >= 12 else 1)).astype(np.uint8) for k, pixels in enumerate(dry)]

@@ -189,6 +189,7 @@ def test_a_jpeg_2000_keeps_its_wavelet_its_boxes_and_its_size(photo):
     assert again(stream).startswith(b"\xff\x4f")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("format", "quality"), [("WEBP", 40), ("WEBP", 92), ("AVIF", 40), ("AVIF", 80), ("HEIF", 60)]
 )

@@ -50,6 +50,7 @@ def test_auto_asks_the_gpu(capability, expected, monkeypatch):
     assert precision.chosen("auto", GPU) == expected
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["rain-light", "footage-light"])
 def test_bfloat16_restores_as_well(name, photos):
     model = weights.load(weights.shipped(name))[0]

@@ -71,6 +71,7 @@ def test_the_task_decides(task, scales, tiny_weights):
     assert again.scales is scales
 
 
+@pytest.mark.long
 def test_broad_streaks_are_found(photos):
     clean = np.asarray(Image.fromarray(photos[3]).resize((704, 704), Image.Resampling.BICUBIC))
     sides = {"length": (60, 140), "width": (5, 7), "softness": (2, 4)}

@@ -74,6 +74,7 @@ def test_pairs_of_other_tasks_are_left_alone(pack):
     assert Draws(pack, PoolConfig(task="rain", window=64)).pairs == [pack.pairs[0][1]]
 
 
+@pytest.mark.long
 def test_a_pool_gives_crops_of_its_windows(pack):
     pool = Pool(pack, SMALL, torch.device("cpu"))
     try:
@@ -92,6 +93,7 @@ def test_a_pool_gives_crops_of_its_windows(pack):
         pool.close()
 
 
+@pytest.mark.long
 def test_what_goes_wrong_where_windows_are_made_is_told():
     pool = Pool(Pack(), SMALL, torch.device("cpu"))
     try:

@@ -31,6 +31,7 @@ OWN = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("suffix", "codec", "pixels", "settings"), OWN, ids=[f"{s}-{c}" for s, c, _, _ in OWN]
 )

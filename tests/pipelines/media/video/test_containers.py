@@ -31,6 +31,7 @@ KINDS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("suffix", KINDS)
 def test_the_same_container_times_rate_and_codec(tmp_path, suffix):
     codec = KINDS[suffix]

@@ -14,6 +14,7 @@ from tests.pipelines.media.test_clips import sound
 from tests.pipelines.media.video.samples import filmed, restored, seen, video
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("suffix", [".ts", ".avi", ".flv", ".mkv", ".webm", ".mpg"])
 def test_of_a_clip_that_was_cut_all_that_is_there(tmp_path, suffix):
     codec = {".avi": "mpeg4", ".webm": "libvpx", ".mpg": "mpeg2video"}.get(suffix, "libx264")

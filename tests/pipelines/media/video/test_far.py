@@ -61,6 +61,7 @@ def shown(file):
         return [(frame.pts, frame.to_ndarray(format="rgb24").tobytes()) for frame in clip.decode(video=0)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("suffix", FAR)
 def test_a_clip_is_the_same_from_afar_and_to_afar(photos, tmp_path, suffix):
     source, here = filmed(tmp_path / f"in{suffix}", photos), tmp_path / f"out{suffix}"
@@ -143,6 +144,7 @@ def test_a_store_that_breaks_off_is_no_damage_of_the_clip(far, monkeypatch):
     assert (rows[-1]["verdict"], rows[-1]["error"]) == (FAILED, "the store does not answer")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("suffix", FAR)
 def test_a_store_that_takes_no_more_is_told_as_such(s3, photos, tmp_path, suffix, monkeypatch):
     def full(self, number, data):

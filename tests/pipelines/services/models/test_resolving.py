@@ -13,6 +13,7 @@ def registered(name, data, count=1):
             models.register(name, data, weights.read_card(data), run=run)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["rain", "it's", "both ' and \"", "a@b", "50% of it", "ä b"])
 def test_a_version_is_found_whatever_the_name(mlflow_store, tiny_weights, name):
     registered(name, tiny_weights, 2)
