@@ -204,6 +204,7 @@ def test_one_file_goes_where_out_says(here, capsys):
         ((), entry.USAGE, "name the files"),
         (("none.png",), entry.NOTHING_TO_DO, "none.png: nothing is there"),
         (("empty",), entry.NOTHING_TO_DO, "empty: holds no files"),
+        (("photo.png", "empty"), entry.NOTHING_TO_DO, "empty: holds no files; --out names"),
         (("notes.txt",), entry.NOTHING_TO_DO, r"notes.txt: .*\.avif.*\.zip"),
         (("photo.png", "--model", "no-such"), entry.USAGE, "footage-light"),
     ],

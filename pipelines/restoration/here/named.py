@@ -54,9 +54,14 @@ def endings() -> str:
 def find(places: Sequence[str], out: str | None) -> list[Named]:
     """What is named, and what lies below a folder or prefix that is; not what came of another run.
 
-    Raises NothingStoredError where nothing is there, StorageError.
+    Raises NothingStoredError where nothing is there, or one of several places is an empty folder, such as one
+    for the results; StorageError.
     """
-    return [one for place in places for one in _at(place, out)]
+    found = {place: list(_at(place, out)) for place in dict.fromkeys(places)}
+    empty = [place for place in found if not found[place]]
+    if empty and len(found) > 1:
+        raise NothingStoredError(f"{empty[0]}: holds no files; --out names where results go")
+    return [one for place in places for one in found[place]]
 
 
 def _at(place: str, out: str | None) -> Iterator[Named]:
