@@ -57,6 +57,14 @@ class Colour:
     range: int
     """0 unspecified, 1 limited, 2 full."""
 
+    def tags(self) -> dict[str, int]:
+        """By FFmpeg's names of them."""
+        names = ("color_primaries", "color_trc", "colorspace", "color_range")
+        return dict(zip(names, (self.primaries, self.transfer, self.matrix, self.range), strict=True))
+
+
+UNTOLD = Colour(2, 2, 2, 0)
+
 
 @dataclass(frozen=True)
 class Turn:

@@ -279,9 +279,8 @@ def set_up(
     context.max_b_frames = 0
     context.thread_count = 1
     context.sample_aspect_ratio = format.aspect
-    context.color_primaries, context.color_trc = format.colour.primaries, format.colour.transfer
-    context.colorspace = format.colour.matrix
-    context.color_range = format.colour.range
+    for name, value in format.colour.tags().items():
+        setattr(context, name, value)
     context.options = coder.options(encode, format)
 
 

@@ -262,7 +262,8 @@ def decoder_of(track: Any) -> Any:
         alpha = av.CodecContext.create(other, "r")
         alpha.extradata = context.extradata
         return alpha
-    context.thread_type = "AUTO"
+    # With a frame a thread, a broken packet at the end takes those before it along, and nothing is told.
+    context.thread_type = "SLICE"
     return context
 
 

@@ -16,7 +16,8 @@ from av.bitstream import BitStreamFilterContext
 from av.container import OutputContainer
 from av.error import FFmpegError
 
-from pipelines.media.video.clip import ClipError, ClipFormat, File, depth_of, sides, to_read
+from pipelines.media.video.clip import UNTOLD, ClipError, ClipFormat, File, depth_of, sides, to_read
+from pipelines.media.video.codecs import CODERS, as_written
 from pipelines.media.video.containers import FAST_START, Container, container_of
 from pipelines.media.video.damage import Damage, decoded, has_alpha, main_track, opened
 from pipelines.media.video.reading import DYNAMIC, format_of
@@ -27,6 +28,8 @@ SELF_TOLD = frozenset({"h264", "hevc", "av1", "vp8", "vp9"})
 """Codecs of which a track needs to know no more than their headers say: it may keep all that the source's
 track says beside them (mastering, spheres, mirrors)."""
 PACKETS_OF_M2TS = 192
+RGB = 0
+"""The number of a matrix that is none."""
 WRITE_BYTES = 1 << 18
 """FFmpeg gives at once, of a file that it does not write by itself."""
 
@@ -128,8 +131,8 @@ def _told(video: Any, old: Any, made: Any, format: ClipFormat, container: Contai
     context.framerate = format.rate
     context.field_order = 1
     context.sample_aspect_ratio = format.aspect
-    for name in ("color_primaries", "color_trc", "colorspace", "color_range"):
-        setattr(context, name, getattr(made.codec_context, name))
+    for name, value in _colour(made, format).items():
+        setattr(context, name, value)
     video.time_base = 1 / format.rate if container.counts else format.time_base
     video.metadata.clear()
     video.metadata.update(kept_metadata(old))
@@ -141,6 +144,16 @@ def _told(video: Any, old: Any, made: Any, format: ClipFormat, container: Contai
     if tag := _tag(old, made, container):
         context.codec_tag = tag
     return video
+
+
+def _colour(made: Any, format: ClipFormat) -> dict[str, int]:
+    """The colour tags of coded frames; where their codec has no place for one, the clip's own."""
+    context, untold = made.codec_context, UNTOLD.tags()
+    own = as_written(CODERS[context.codec.canonical_name], format).colour.tags()
+    if own["colorspace"] == RGB and not context.format.is_rgb:
+        own["colorspace"] = untold["colorspace"]
+    coded = {name: int(getattr(context, name)) for name in own}
+    return {name: own[name] if coded[name] == untold[name] else coded[name] for name in own}
 
 
 def _tag(old: Any, made: Any, container: Container) -> str:

@@ -18,7 +18,18 @@ from av.container import InputContainer
 from av.filter import Graph
 from numpy.typing import NDArray
 
-from pipelines.media.video.clip import FULL, ClipError, ClipFormat, Colour, File, Run, Timed, Turn, sides
+from pipelines.media.video.clip import (
+    FULL,
+    UNTOLD,
+    ClipError,
+    ClipFormat,
+    Colour,
+    File,
+    Run,
+    Timed,
+    Turn,
+    sides,
+)
 from pipelines.media.video.codecs import EncodeConfig, coder_of
 from pipelines.media.video.colour import HIGH_DEFINITION, Colours, packed_alpha
 from pipelines.media.video.damage import Damage, decoded, main_track, opened
@@ -28,7 +39,6 @@ RUN_FRAMES = 32
 RUN_BYTES = 32 << 20
 """A run has so many frames, or so many bytes of them where that is less: memory is bounded."""
 
-UNSPECIFIED = 2
 MAX_PIXELS = 8192 * 4608
 SLOWEST, FASTEST = Fraction(1, 3600), 1000
 """Frames a second that a file may be believed to have."""
@@ -221,7 +231,7 @@ def _rate(track: Any) -> Fraction:
 def _colour(context: Any, frame: av.VideoFrame) -> Colour:
     full = FULL if frame.format.name.startswith("yuvj") else int(frame.color_range)
     primaries, transfer, matrix = (
-        int(getattr(context if getattr(frame, name) == UNSPECIFIED else frame, name))
+        int(getattr(context if getattr(frame, name) == UNTOLD.matrix else frame, name))
         for name in ("color_primaries", "color_trc", "colorspace")
     )
     return Colour(primaries, transfer, matrix, full)

@@ -209,7 +209,9 @@ def _count_frames(copy: Any) -> None:
 
 def kept_metadata(stream: Any) -> dict[str, str]:
     """What a track says of itself, but for how it was written."""
-    return _told(stream.metadata)
+    told = _told(stream.metadata)
+    # As FFmpeg reads the title of a track of MP4, and as it takes one to write.
+    return told if "name" not in told else {"title": told["name"], **told}
 
 
 def _told(metadata: dict[str, str]) -> dict[str, str]:
@@ -259,7 +261,11 @@ def _unlike(ours: list[Any], theirs: list[Any]) -> Iterator[str]:
         for stream in before[len(after) :]:
             yield f"its {named(stream)} is not kept"
         for old, new in zip(before, after, strict=False):
-            gone = [key for key in ("language", "title") if _of(old, key) not in ("", "und", _of(new, key))]
+            gone = [
+                key
+                for key in ("language", "title", "name")
+                if _of(old, key) not in ("", "und", _of(new, key))
+            ]
             gone += [
                 str(flag.name) for flag in MARKS if flag in old.disposition and flag not in new.disposition
             ]

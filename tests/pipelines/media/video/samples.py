@@ -11,6 +11,7 @@ import numpy as np
 
 from pipelines.media import EncodeConfig, Encoding, clips
 from pipelines.media.video import container_of
+from pipelines.media.video.clip import UNTOLD
 from pipelines.media.video.codecs import step_back
 
 HEIGHT, WIDTH = 48, 64
@@ -52,7 +53,10 @@ def filmed(
         if matrix:
             stream.set_display_matrix(list(matrix))
         for number in range(frames):
-            out.mux(stream.encode(frame_of(number, pixels, size, context.time_base)))
+            frame = frame_of(number, pixels, size, context.time_base)
+            for name in settings.keys() & UNTOLD.tags().keys():
+                setattr(frame, name, settings[name])
+            out.mux(stream.encode(frame))
         out.mux(stream.encode())
     step_back()
     return path

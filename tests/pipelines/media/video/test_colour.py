@@ -54,6 +54,36 @@ def test_hdr_keeps_its_tags_and_what_it_was_mastered_on(tmp_path, transfer):
     assert notes == []
 
 
+@pytest.mark.parametrize(
+    ("codec", "pixels", "suffix", "tags"),
+    [
+        ("libvpx-vp9", "yuv420p", ".webm", (1, 1, 1, 2)),
+        ("libvpx", "yuv420p", ".webm", (5, 6, 5, 1)),
+        ("mpeg4", "yuv420p", ".mp4", (1, 1, 1, 1)),
+        ("ffv1", "yuv422p10le", ".mkv", (9, 18, 9, 1)),
+        ("mjpeg", "yuvj420p", ".mov", (1, 1, 5, 2)),
+    ],
+)
+def test_tags_that_stand_in_the_container_alone_are_kept(tmp_path, codec, pixels, suffix, tags):
+    names = ("color_primaries", "color_trc", "colorspace", "color_range")
+    source, target = tmp_path / f"in{suffix}", tmp_path / f"out{suffix}"
+    filmed(source, codec=codec, pixels=pixels, **dict(zip(names, tags, strict=True)))
+    assert video(source)["colour"] == tags
+    _, notes = restored(source, target)
+    assert video(target)["colour"] == tags
+    assert off(source, target) < 3
+    assert notes == []
+
+
+def test_prores_has_its_tags_in_its_frames(tmp_path):
+    source, target = tmp_path / "in.mov", tmp_path / "out.mov"
+    filmed(source, codec="prores_ks", pixels="yuv422p10le", color_primaries=9, color_trc=18, colorspace=9)
+    restored(source, target)
+    with av.open(str(target)) as clip:
+        packet = next(clip.demux(video=0))
+    assert tuple(bytes(packet)[22:25]) == (9, 18, 9)  # SMPTE RDD 36, frame_header
+
+
 def _sides(path):
     names = ("MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL")
     with av.open(str(path)) as clip:

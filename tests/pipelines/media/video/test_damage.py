@@ -1,11 +1,13 @@
 """What is there of a damaged clip is read, and what is not is said."""
 
 import struct
+from contextlib import suppress
 from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
+from av.error import FFmpegError
 
 from pipelines.media import Encoding, MediumError, clips
 from pipelines.media.video import damage
@@ -29,6 +31,26 @@ def test_of_a_clip_that_was_cut_all_that_is_there(tmp_path, suffix):
     assert len(video(target)["times"]) == count
     if suffix not in (".ts", ".mpg"):  # which say nowhere how long they are
         assert any("cut short" in note and f"({count} frames)" in note for note in notes)
+
+
+@pytest.mark.parametrize("share", [35, 60, 85])
+def test_a_packet_that_was_cut_takes_no_frame_along(tmp_path, share):
+    """Frames that are shown before others which came first wait in the decoder."""
+    whole = filmed(
+        tmp_path / "in.flv", frames=40, options={"g": "40", "bf": "3"}, size=(96, 128)
+    ).read_bytes()
+    source = tmp_path / "cut.flv"
+    source.write_bytes(whole[: len(whole) * share // 100])
+    with av.open(str(source)) as clip:
+        decoder, shown = clip.streams.video[0].codec_context, 0
+        decoder.thread_type = "NONE"
+        packets = [packet for packet in clip.demux(video=0) if packet.size]
+        for packet in [*packets, None]:
+            with suppress(FFmpegError):
+                shown += len(decoder.decode(packet))
+    runs, notes = restored(source, tmp_path / "out.flv")
+    assert len(seen(runs)) == shown
+    assert any("too damaged to be shown" in note for note in notes)
 
 
 @pytest.mark.parametrize(("suffix", "codec"), [(".mp4", "libx264"), (".mp4", "libx265"), (".mkv", "mpeg4")])
