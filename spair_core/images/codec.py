@@ -29,6 +29,9 @@ from spair_core.images.formats.picture_format import PictureFormat
 
 NAMES = tuple(one.name for one in FORMATS)
 SIXTEEN_BIT = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
+WIDE = 65_535
+WHITE_IS_ZERO = 0
+"""As a photometric interpretation."""
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -103,8 +106,7 @@ def decoded(image: Image.Image, data: bytes, *, deep: bool, beside: Picture | No
         image.load()
     turned = orientation(image)
     if beside is not None:
-        turn = TURNS.get(turned)
-        pixels, alpha = _to_rgb(image if turn is None else image.transpose(turn), deep=deep)
+        pixels, alpha = _to_rgb(_upright(image, turned), deep=deep)
         own = form.several.own(image) if form.several else {}
         return replace(beside, pixels=pixels, alpha=alpha, kept={**beside.kept, **own})
     mode: Literal["RGB", "L", "CMYK"] = _mode(image)
@@ -112,14 +114,23 @@ def decoded(image: Image.Image, data: bytes, *, deep: bool, beside: Picture | No
     if samples is not None:
         pixels, alpha, inks = (*_split(_turned(samples, turned)), None)
     else:
-        turn = TURNS.get(turned)
-        upright = image if turn is None else image.transpose(turn)
+        upright = _upright(image, turned)
         pixels, alpha, inks = (*_to_rgb(upright, deep=deep), _inks(upright))
     profile = _profile(image, mode)
     lost = (*lost, *_lost(image, form, alpha is not None, exif, profile))
     lost = tuple(what if what.startswith("not ") else f"not kept: {what}" for what in lost)
     kept = {name: _upright_xmp(value) if name == "xmp" else value for name, value in kept.items()}
     return Picture(pixels, form.name, alpha, profile, exif, lossless, mode, inks, kept, lost)
+
+
+def _upright(image: Image.Image, turned: int) -> Image.Image:
+    """As it is shown: turned, and brighter where it has more, which Pillow leaves to us in 16 bit."""
+    if image.mode in SIXTEEN_BIT and image.format == "TIFF":
+        directory = image.tag_v2  # type: ignore[attr-defined]
+        if directory.get(ExifTags.Base.PhotometricInterpretation) == WHITE_IS_ZERO:
+            image = Image.fromarray((WIDE - np.asarray(image)).astype(np.uint16))
+    turn = TURNS.get(turned)
+    return image if turn is None else image.transpose(turn)
 
 
 def _upright_xmp(xmp: bytes) -> bytes:
@@ -248,7 +259,7 @@ def opened(data: bytes, limits: DecodeLimits) -> Iterator[Image.Image]:
         most = min(limits.max_pixels, 2 * (Image.MAX_IMAGE_PIXELS or limits.max_pixels))
         raise PictureError(f"more pixels than the limit of {most:,}") from error
     except DAMAGE as error:
-        raise PictureError(f"damaged or cut short: {error}") from error
+        raise PictureError(f"damaged or cut short: {' '.join(str(error).split())}") from error
 
 
 def _check_header(image: Image.Image, limits: DecodeLimits) -> None:

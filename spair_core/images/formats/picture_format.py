@@ -92,9 +92,13 @@ def coded_size(format: str, **options: Any) -> Callable[[Samples, int], int]:
 
 
 def deep_colour(data: bytes, format: str, page: int = 0) -> Samples:
-    """uint16 [H, W, 3 or 4] as a file holds it. Raises PictureError."""
+    """uint16 [H, W, 3 or 4] as a file holds it. Raises PictureError, and of a damaged one Pillow's errors."""
     _, pages = cv2.imdecodemulti(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED, range=(page, page + 1))
     read = pages[0] if pages else None
+    if read is None:
+        with Image.open(io.BytesIO(data), formats=[format]) as image:
+            image.seek(page)
+            image.load()
     if read is None or read.dtype != np.uint16 or read.ndim != 3:
         raise PictureError(f"{format} of 16 bit in a form that cannot be read: save it as PNG")
     order = [2, 1, 0, 3][: read.shape[2]]

@@ -136,8 +136,15 @@ def _deep_read(image: Image.Image, data: bytes) -> Samples | None:
 def _all_samples(image: Image.Image, data: bytes) -> Samples:
     if image.tag_v2.get(ExifTags.Base.PlanarConfiguration) != APART:  # type: ignore[attr-defined]
         return deep_colour(data, "TIFF", image.tell())
-    with tifffile.TiffFile(io.BytesIO(data)) as file:
-        planes = np.moveaxis(file.pages[image.tell()].asarray(), 0, 2)
+    try:
+        with tifffile.TiffFile(io.BytesIO(data)) as file:
+            planes = np.moveaxis(file.pages[image.tell()].asarray(), 0, 2)
+    except ValueError as error:
+        if "imagecodecs" not in str(error):  # of which this compression would have need
+            raise
+        raise PictureError(
+            f"a TIFF of 16 bit and planes, {image.info['compression']}: save it as PNG"
+        ) from error
     return np.ascontiguousarray(planes).astype(np.uint16)
 
 

@@ -419,3 +419,39 @@ def test_a_gif_keeps_its_colours_and_its_transparency(photos):
     assert np.abs(copy.pixels[60:].astype(int) - changed[60:])[~clear[60:]].mean() < 12
     assert "256" in lost(data)
     assert Image.open(io.BytesIO(again(data))).info["comment"] == b"from the car"
+
+
+def test_sixteen_bit_in_which_white_is_zero_is_seen_as_shown():
+    shown = np.linspace(0, 65535, 40 * 60).astype(np.uint16).reshape(40, 60)
+    stream = io.BytesIO()
+    tifffile.imwrite(stream, 65535 - shown, photometric="miniswhite")
+    picture = images.decode(stream.getvalue(), deep=True)
+    assert (picture.pixels[..., 0] == shown).all()
+    again = images.decode(images.encode(picture), deep=True)
+    assert (again.pixels == picture.pixels).all()
+
+
+@pytest.mark.parametrize("ending", [".png", ".tif"])
+def test_sixteen_bit_that_were_cut_are_told_as_damaged(ending):
+    colours = np.random.default_rng(0).integers(0, 65536, (40, 60, 3)).astype(np.uint16)
+    data = cv2.imencode(ending, colours)[1].tobytes()
+    assert images.decode(data, deep=True).pixels.dtype == np.uint16
+    cut = data[: len(data) // 2]
+    if ending == ".tif":  # whose directory stands behind the pixels
+        stream = io.BytesIO()
+        tifffile.imwrite(stream, colours, photometric="rgb")
+        cut = stream.getvalue()[:-2000]
+    with pytest.raises(images.PictureError, match="damaged or cut short"):
+        images.decode(cut, deep=True)
+
+
+def test_planes_in_a_compression_that_cannot_be_read_are_told_as_such():
+    planes = np.zeros((3, 40, 60), np.uint16)
+    stream = io.BytesIO()
+    tifffile.imwrite(stream, planes, photometric="rgb", planarconfig="separate", compression="zlib")
+    data = bytearray(stream.getvalue())
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        at = file.pages[0].tags["Compression"].valueoffset
+    data[at : at + 2] = b"\x05\x00"  # LZW
+    with pytest.raises(images.PictureError, match="planes, tiff_lzw: save it as PNG"):
+        images.decode(bytes(data), deep=True)
