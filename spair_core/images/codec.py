@@ -179,7 +179,11 @@ def encode(picture: Picture, *, quality: int | None = None) -> bytes:
         return form.completed(form.deep(picture, quality), picture)
     image = form.converted(_image(picture, form), picture)
     options = form.options(picture, quality)
-    if picture.icc_profile and form.profile and (image.mode in ("RGB", "RGBA") or picture.mode in form.modes):
+    if (
+        picture.icc_profile
+        and form.profile
+        and (image.mode in ("RGB", "RGBA", "YCbCr") or picture.mode in form.modes)
+    ):
         options["icc_profile"] = picture.icc_profile
     too_long = form.most_exif is not None and len(picture.exif or b"") > form.most_exif
     if picture.exif and not too_long:

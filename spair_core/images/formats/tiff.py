@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import accumulate
 from typing import IO, Any
 
@@ -17,7 +18,6 @@ from spair_core.images.formats.picture_format import (
     Coded,
     PictureFormat,
     Several,
-    coded_size,
     deep_colour,
     quality_of,
     resolution,
@@ -32,8 +32,8 @@ APART = 2
 SUB_FILES = 330
 RESOURCES, LAYERS = 34377, 37724
 """Photoshop's own tags; layers are what it shows, whatever the pixels beside them."""
-RGB = 2
-"""As a photometric interpretation."""
+RGB, LUMA_CHROMA = 2, 6
+"""As photometric interpretations."""
 UNKNOWN, MULTIPLIED = 0, 1
 """Kinds of samples beside the colours: what is no alpha, and alpha that the colours were multiplied by."""
 INSIDE = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo, ExifTags.IFD.Interop)
@@ -61,7 +61,10 @@ def _kept(image: Image.Image, data: bytes) -> dict[str, Any]:
     directory = image.tag_v2  # type: ignore[attr-defined]
     size = sum(directory.get(SIZES, directory.get(TILE_SIZES, ())))
     bits = 8 * size / (image.width * image.height)
-    return resolution(image) | {"compression": image.info.get("compression", "raw"), "bits": bits}
+    told = {"compression": image.info.get("compression", "raw"), "bits": bits}
+    if directory.get(ExifTags.Base.PhotometricInterpretation) == LUMA_CHROMA:
+        told["mode"] = "YCbCr"
+    return resolution(image) | told
 
 
 def _lost(image: Image.Image, data: bytes) -> tuple[str, ...]:
@@ -98,13 +101,30 @@ def _beside_colours(image: Image.Image) -> tuple[int, ...]:
 def _options(picture: Picture, quality: int | None) -> dict[str, Any]:
     """The EXIF is put in afterwards: libtiff, which compresses, refuses some."""
     asked = picture.kept.get("compression", "tiff_adobe_deflate")
-    options: dict[str, Any] = {"exif": b"", **{k: v for k, v in picture.kept.items() if k != "bits"}}
+    options: dict[str, Any] = {
+        "exif": b"",
+        **{k: v for k, v in picture.kept.items() if k not in ("bits", "mode")},
+    }
     if asked == "jpeg" and picture.alpha is None:
         if quality is None:
-            size = coded_size("TIFF", compression="jpeg")
+            size = partial(_jpeg_size, picture.kept.get("mode", "RGB"))
             quality = quality_of(picture.pixels, picture.kept["bits"], size)
         return {**options, "quality": quality}
     return {**options, "compression": asked if asked in COMPRESSIONS else "tiff_adobe_deflate"}
+
+
+def _jpeg_size(mode: str, pixels: Samples, quality: int) -> int:
+    """Bytes of the strips, without what stands around them, which of a small picture is as much again."""
+    stream = io.BytesIO()
+    Image.fromarray(pixels).convert(mode).save(stream, "TIFF", compression="jpeg", quality=quality)
+    with Image.open(stream) as image:
+        return sum(image.tag_v2[SIZES])  # type: ignore[attr-defined]
+
+
+def _as_coded(image: Image.Image, picture: Picture) -> Image.Image:
+    """JPEG of red, green and blue takes several times the bytes of one of luma and chroma, or looks it."""
+    is_jpeg = picture.kept.get("compression") == "jpeg" and image.mode == "RGB"
+    return image.convert(picture.kept["mode"]) if is_jpeg and "mode" in picture.kept else image
 
 
 def _deep(picture: Picture, quality: int | None) -> bytes:
@@ -253,5 +273,6 @@ TIFF = PictureFormat(
     several=Several(_paged, footage=False, holds=_has_pages, coded=_coded),
     lossless=_is_lossless,
     upright=True,
+    converted=_as_coded,
     tells=lambda tag: tag not in LAYOUT and tag != LAYERS,
 )

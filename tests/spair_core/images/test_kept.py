@@ -455,3 +455,16 @@ def test_planes_in_a_compression_that_cannot_be_read_are_told_as_such():
     data[at : at + 2] = b"\x05\x00"  # LZW
     with pytest.raises(images.PictureError, match="planes, tiff_lzw: save it as PNG"):
         images.decode(bytes(data), deep=True)
+
+
+def test_a_tiff_of_jpeg_keeps_its_colours_as_they_are_coded(photos):
+    """As red, green and blue, no more bytes of JPEG give far less of a picture."""
+    source = saved(
+        Image.fromarray(photos[0][:96, :128]).convert("YCbCr"), "TIFF", compression="jpeg", quality=85
+    )
+    picture = images.decode(source)
+    with Image.open(io.BytesIO(images.encode(picture))) as copy:
+        tags = copy.tag_v2
+        assert (copy.info["compression"], tags[ExifTags.Base.PhotometricInterpretation]) == ("jpeg", 6)
+        off = np.asarray(copy.convert("RGB")).astype(float) - picture.pixels
+    assert 10 * np.log10(255**2 / np.mean(off**2)) > 40
