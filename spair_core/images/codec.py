@@ -29,9 +29,6 @@ from spair_core.images.formats.picture_format import PictureFormat
 
 NAMES = tuple(one.name for one in FORMATS)
 SIXTEEN_BIT = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
-WIDE = 65_535
-WHITE_IS_ZERO = 0
-"""As a photometric interpretation."""
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -106,7 +103,7 @@ def decoded(image: Image.Image, data: bytes, *, deep: bool, beside: Picture | No
         image.load()
     turned = orientation(image)
     if beside is not None:
-        pixels, alpha = _to_rgb(_upright(image, turned), deep=deep)
+        pixels, alpha = _to_rgb(_upright(form.shown(image), turned), deep=deep)
         own = form.several.own(image) if form.several else {}
         return replace(beside, pixels=pixels, alpha=alpha, kept={**beside.kept, **own})
     mode: Literal["RGB", "L", "CMYK"] = _mode(image)
@@ -114,7 +111,7 @@ def decoded(image: Image.Image, data: bytes, *, deep: bool, beside: Picture | No
     if samples is not None:
         pixels, alpha, inks = (*_split(_turned(samples, turned)), None)
     else:
-        upright = _upright(image, turned)
+        upright = _upright(form.shown(image), turned)
         pixels, alpha, inks = (*_to_rgb(upright, deep=deep), _inks(upright))
     profile = _profile(image, mode)
     lost = (*lost, *_lost(image, form, alpha is not None, exif, profile))
@@ -124,11 +121,6 @@ def decoded(image: Image.Image, data: bytes, *, deep: bool, beside: Picture | No
 
 
 def _upright(image: Image.Image, turned: int) -> Image.Image:
-    """As it is shown: turned, and brighter where it has more, which Pillow leaves to us in 16 bit."""
-    if image.mode in SIXTEEN_BIT and image.format == "TIFF":
-        directory = image.tag_v2  # type: ignore[attr-defined]
-        if directory.get(ExifTags.Base.PhotometricInterpretation) == WHITE_IS_ZERO:
-            image = Image.fromarray((WIDE - np.asarray(image)).astype(np.uint16))
     turn = TURNS.get(turned)
     return image if turn is None else image.transpose(turn)
 
@@ -179,11 +171,8 @@ def encode(picture: Picture, *, quality: int | None = None) -> bytes:
         return form.completed(form.deep(picture, quality), picture)
     image = form.converted(_image(picture, form), picture)
     options = form.options(picture, quality)
-    if (
-        picture.icc_profile
-        and form.profile
-        and (image.mode in ("RGB", "RGBA", "YCbCr") or picture.mode in form.modes)
-    ):
+    of_its_colours = image.mode in ("RGB", "RGBA", "YCbCr") or picture.mode in form.modes
+    if picture.icc_profile and form.profile and of_its_colours:
         options["icc_profile"] = picture.icc_profile
     too_long = form.most_exif is not None and len(picture.exif or b"") > form.most_exif
     if picture.exif and not too_long:

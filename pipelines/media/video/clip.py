@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from fractions import Fraction
 from io import BufferedReader
 from pathlib import Path
@@ -57,12 +57,24 @@ class Colour:
     range: int
     """0 unspecified, 1 limited, 2 full."""
 
-    def tags(self) -> dict[str, int]:
-        """By FFmpeg's names of them."""
-        names = ("color_primaries", "color_trc", "colorspace", "color_range")
-        return dict(zip(names, (self.primaries, self.transfer, self.matrix, self.range), strict=True))
+    @classmethod
+    def of(cls, tagged: Any) -> Colour:
+        """That of FFmpeg's frame or codec context."""
+        return cls(*(int(getattr(tagged, name)) for name in COLOUR_TAGS))
+
+    def put_on(self, tagged: Any) -> None:
+        """Tag a frame or a codec context."""
+        for name, value in zip(COLOUR_TAGS, astuple(self), strict=True):
+            setattr(tagged, name, value)
+
+    def or_else(self, other: Colour) -> Colour:
+        """With the other's tags where it has none."""
+        mine, theirs, untold = astuple(self), astuple(other), astuple(UNTOLD)
+        return Colour(*(b if a == none else a for a, b, none in zip(mine, theirs, untold, strict=True)))
 
 
+COLOUR_TAGS = ("color_primaries", "color_trc", "colorspace", "color_range")
+"""FFmpeg's names of a `Colour`'s fields."""
 UNTOLD = Colour(2, 2, 2, 0)
 
 

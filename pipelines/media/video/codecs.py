@@ -279,8 +279,7 @@ def set_up(
     context.max_b_frames = 0
     context.thread_count = 1
     context.sample_aspect_ratio = format.aspect
-    for name, value in format.colour.tags().items():
-        setattr(context, name, value)
+    format.colour.put_on(context)
     context.options = coder.options(encode, format)
 
 

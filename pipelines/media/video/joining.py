@@ -6,6 +6,7 @@ import heapq
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -16,7 +17,7 @@ from av.bitstream import BitStreamFilterContext
 from av.container import OutputContainer
 from av.error import FFmpegError
 
-from pipelines.media.video.clip import UNTOLD, ClipError, ClipFormat, File, depth_of, sides, to_read
+from pipelines.media.video.clip import UNTOLD, ClipError, ClipFormat, Colour, File, depth_of, sides, to_read
 from pipelines.media.video.codecs import CODERS, as_written
 from pipelines.media.video.containers import FAST_START, Container, container_of
 from pipelines.media.video.damage import Damage, decoded, has_alpha, main_track, opened
@@ -131,8 +132,7 @@ def _told(video: Any, old: Any, made: Any, format: ClipFormat, container: Contai
     context.framerate = format.rate
     context.field_order = 1
     context.sample_aspect_ratio = format.aspect
-    for name, value in _colour(made, format).items():
-        setattr(context, name, value)
+    _colour(made, format).put_on(context)
     video.time_base = 1 / format.rate if container.counts else format.time_base
     video.metadata.clear()
     video.metadata.update(kept_metadata(old))
@@ -146,14 +146,13 @@ def _told(video: Any, old: Any, made: Any, format: ClipFormat, container: Contai
     return video
 
 
-def _colour(made: Any, format: ClipFormat) -> dict[str, int]:
+def _colour(made: Any, format: ClipFormat) -> Colour:
     """The colour tags of coded frames; where their codec has no place for one, the clip's own."""
-    context, untold = made.codec_context, UNTOLD.tags()
-    own = as_written(CODERS[context.codec.canonical_name], format).colour.tags()
-    if own["colorspace"] == RGB and not context.format.is_rgb:
-        own["colorspace"] = untold["colorspace"]
-    coded = {name: int(getattr(context, name)) for name in own}
-    return {name: own[name] if coded[name] == untold[name] else coded[name] for name in own}
+    context = made.codec_context
+    own = as_written(CODERS[context.codec.canonical_name], format).colour
+    if own.matrix == RGB and not context.format.is_rgb:
+        own = replace(own, matrix=UNTOLD.matrix)
+    return Colour.of(context).or_else(own)
 
 
 def _tag(old: Any, made: Any, container: Container) -> str:

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from pipelines.media.video.clip import (
     FULL,
-    UNTOLD,
     ClipError,
     ClipFormat,
     Colour,
@@ -230,11 +229,7 @@ def _rate(track: Any) -> Fraction:
 
 def _colour(context: Any, frame: av.VideoFrame) -> Colour:
     full = FULL if frame.format.name.startswith("yuvj") else int(frame.color_range)
-    primaries, transfer, matrix = (
-        int(getattr(context if getattr(frame, name) == UNTOLD.matrix else frame, name))
-        for name in ("color_primaries", "color_trc", "colorspace")
-    )
-    return Colour(primaries, transfer, matrix, full)
+    return replace(Colour.of(frame).or_else(Colour.of(context)), range=full)
 
 
 def _mastering(frame: av.VideoFrame) -> str:

@@ -86,8 +86,7 @@ def _encode(container: Any, stream: Any, coder: Coder, state: Timed, pixels: NDA
     for number, frame in enumerate(colours.frame(one, format) for one in pixels):
         frame.pts = number if numbered(coder, state.format) else state.pts[number]
         frame.time_base = stream.codec_context.time_base
-        for name, value in state.format.colour.tags().items():  # which ProRes takes from the frames
-            setattr(frame, name, value)
+        state.format.colour.put_on(frame)  # from which ProRes takes it
         packets += stream.encode(frame)
         if number == 0 and coder.encoder == "libsvtav1":
             step_back()

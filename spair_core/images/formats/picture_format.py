@@ -192,6 +192,8 @@ class PictureFormat:
     """What of an opened file a copy cannot have, as ends of a sentence, beside what the codec sees."""
     completed: Callable[[bytes, Picture], bytes] = lambda data, picture: data
     """A saved file with what Pillow does not write of what was kept."""
+    shown: Callable[[Image.Image], Image.Image] = lambda image: image
+    """An opened file's picture as viewers show it, where Pillow has it otherwise."""
     converted: Callable[[Image.Image, Picture], Image.Image] = lambda image, picture: image
     """What is saved, in a mode that the files hold, of RGB or RGBA."""
     alpha: bool = False

@@ -32,7 +32,7 @@ APART = 2
 SUB_FILES = 330
 RESOURCES, LAYERS = 34377, 37724
 """Photoshop's own tags; layers are what it shows, whatever the pixels beside them."""
-RGB, LUMA_CHROMA = 2, 6
+WHITE_IS_ZERO, RGB, LUMA_CHROMA = 0, 2, 6
 """As photometric interpretations."""
 UNKNOWN, MULTIPLIED = 0, 1
 """Kinds of samples beside the colours: what is no alpha, and alpha that the colours were multiplied by."""
@@ -168,6 +168,15 @@ def _all_samples(image: Image.Image, data: bytes) -> Samples:
     return np.ascontiguousarray(planes).astype(np.uint16)
 
 
+def _shown(image: Image.Image) -> Image.Image:
+    """With more for brighter, which Pillow sees to in 8 bit alone."""
+    directory = image.tag_v2  # type: ignore[attr-defined]
+    inverse = directory.get(ExifTags.Base.PhotometricInterpretation) == WHITE_IS_ZERO
+    if not (inverse and image.mode.startswith("I;16")):
+        return image
+    return Image.fromarray((WIDE - np.asarray(image)).astype(np.uint16))
+
+
 def _divided(samples: Samples) -> Samples:
     """Colours as they were before they were multiplied by their alpha, which is how copies are written."""
     wide = samples.astype(np.uint32)
@@ -274,5 +283,6 @@ TIFF = PictureFormat(
     lossless=_is_lossless,
     upright=True,
     converted=_as_coded,
+    shown=_shown,
     tells=lambda tag: tag not in LAYOUT and tag != LAYERS,
 )

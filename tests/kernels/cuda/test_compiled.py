@@ -27,7 +27,10 @@ KERNELS = instances(tiles=[growth // 8 for growth in GROWTHS], channels=CHANNELS
 
 
 def compiler() -> ctypes.CDLL:
-    """NVRTC by its C interface: the Python one, where installed, is imported by torch in every process."""
+    """NVRTC by its C interface: the Python one, where installed, is imported by torch in every process.
+
+    Its builtins are loaded before it: by itself it looks for them where the system's libraries are.
+    """
     parts = [INSTALLED[name] for name in sorted(INSTALLED) if re.fullmatch(r"libnvrtc\S*\.so\.\S*", name)]
     *_, last = [ctypes.CDLL(part) for part in parts if ".alt." not in part]
     return last

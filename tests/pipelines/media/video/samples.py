@@ -11,7 +11,7 @@ import numpy as np
 
 from pipelines.media import EncodeConfig, Encoding, clips
 from pipelines.media.video import container_of
-from pipelines.media.video.clip import UNTOLD
+from pipelines.media.video.clip import COLOUR_TAGS
 from pipelines.media.video.codecs import step_back
 
 HEIGHT, WIDTH = 48, 64
@@ -54,7 +54,7 @@ def filmed(
             stream.set_display_matrix(list(matrix))
         for number in range(frames):
             frame = frame_of(number, pixels, size, context.time_base)
-            for name in settings.keys() & UNTOLD.tags().keys():
+            for name in settings.keys() & set(COLOUR_TAGS):
                 setattr(frame, name, settings[name])
             out.mux(stream.encode(frame))
         out.mux(stream.encode())
