@@ -9,16 +9,11 @@ import numpy as np
 import pillow_heif
 import pytest
 import tifffile
-from PIL import ExifTags, Image, ImageCms, TiffImagePlugin, TiffTags
+from PIL import ExifTags, Image, ImageCms
 
 from spair_core import images
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-
-
-@pytest.fixture
-def photo(photos):
-    return Image.fromarray(photos[0][:60, :80])
 
 
 def saved(image, format, **options):
@@ -80,29 +75,6 @@ TOWN = b"8BIM\x04\x04\0\0" + struct.pack(">I", 4) + b"town"
 THUMBNAIL = b"8BIM\x04\x0c\0\0" + struct.pack(">I", 6) + b"before"
 
 
-@pytest.mark.parametrize("kind", [TiffTags.BYTE, TiffTags.UNDEFINED])
-def test_what_photoshop_would_show_of_a_tiff_is_gone(photo, kind):
-    tags = TiffImagePlugin.ImageFileDirectory_v2()
-    for tag, value in ((34377, TOWN + THUMBNAIL), (37724, b"Adobe Photoshop Document Data Block\0 layers")):
-        tags.tagtype[tag], tags[tag] = kind, value
-    data = saved(photo, "TIFF", tiffinfo=tags)
-    copy = again(data)
-    assert TOWN in copy
-    assert b"before" not in copy
-    assert b"layers" not in copy
-    assert "layers" in lost(data)
-    assert "thumbnail" in lost(data)
-    assert lost(copy) == lost(saved(photo, "TIFF")) == ""
-
-
-def test_a_tag_of_another_type_than_photoshops_does_no_harm(photo):
-    tags = TiffImagePlugin.ImageFileDirectory_v2()
-    tags.tagtype[34377], tags[34377] = TiffTags.SHORT, (1,)
-    data = saved(photo, "TIFF", tiffinfo=tags)
-    assert lost(data) == ""
-    assert images.decode(again(data)).pixels.shape == (60, 80, 3)
-
-
 def test_segments_of_a_jpeg(photo):
     iptc = b"Photoshop 3.0\0" + TOWN
     extra = segment(0xED, iptc + THUMBNAIL) + segment(0xE5, b"maker") + segment(0xEB, b"JP\0\x01jumb")
@@ -149,26 +121,6 @@ def test_chunks_of_a_png(photo):
     assert chunk(b"prVt", b"own") in copy
     assert b"caBX" not in copy
     assert "caBX" in lost(data)
-
-
-@pytest.mark.parametrize("bits", [8, 16])
-@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "packbits", "tiff_adobe_deflate"])
-def test_tags_and_compression_of_a_tiff(photo, compression, bits):
-    exif = Image.Exif()
-    exif[ExifTags.Base.Artist], exif[33550] = "somebody", (10.0, 10.0, 0.0)  # GeoTIFF's scale
-    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ExposureTime] = 0.25
-    exif.get_ifd(ExifTags.IFD.GPSInfo)[1] = "N"
-    picture = images.decode(saved(photo, "TIFF", compression=compression))
-    wide = picture.pixels.astype(np.uint16) * 257 if bits == 16 else picture.pixels
-    data = images.encode(images.Picture(wide, "TIFF", exif=exif.tobytes(), kept=picture.kept))
-    copy = Image.open(io.BytesIO(again(data)))
-    if bits == 8:
-        assert copy.info["compression"] == compression
-    found = copy.getexif()
-    assert (found[ExifTags.Base.Artist], found[33550]) == ("somebody", (10.0, 10.0, 0.0))
-    assert found.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ExposureTime] == 0.25
-    assert found.get_ifd(ExifTags.IFD.GPSInfo)[1] == "N"
-    assert images.decode(again(data), deep=True).pixels.dtype == wide.dtype
 
 
 def test_profiles_for_other_colours_are_named(photo):
@@ -328,66 +280,6 @@ def test_a_clear_level_of_grey_of_few_bits_is_named():
     assert lost(start + pixels) == ""
 
 
-def with_fourth(photo, kind, samples, what):
-    """A TIFF with samples beside the colours, in words of tifffile's what they are."""
-    stream = io.BytesIO()
-    wide = np.asarray(photo).astype(kind) * np.array(257 if kind == np.uint16 else 1, kind)
-    if what == "assocalpha":
-        most = np.iinfo(kind).max
-        wide = (wide.astype(float) * samples[..., None] / most).round().astype(kind)
-    tifffile.imwrite(stream, np.dstack([wide, samples]), photometric="rgb", extrasamples=[what])
-    return stream.getvalue()
-
-
-@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
-@pytest.mark.parametrize("what", ["assocalpha", "unassalpha"])
-def test_the_alpha_of_a_tiff(photo, kind, what):
-    most = np.iinfo(kind).max
-    alpha = np.tile(np.linspace(0, most, 80).astype(kind), (60, 1))
-    picture = images.decode(with_fourth(photo, kind, alpha, what), deep=True)
-    assert picture.pixels.dtype == kind
-    assert (picture.alpha == alpha).all()
-    seen = alpha > most // 4
-    straight = np.asarray(photo).astype(int) * (most // 255)
-    assert np.abs(picture.pixels.astype(int) - straight)[seen].max() <= 4
-    copy = images.decode(images.encode(picture), deep=True)
-    assert (copy.pixels == picture.pixels).all()
-    assert (copy.alpha == alpha).all()
-
-
-@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
-def test_samples_beside_the_colours_are_no_alpha(photo, kind):
-    data = with_fourth(photo, kind, np.asarray(photo.convert("L")).astype(kind), "unspecified")
-    picture = images.decode(data, deep=True)
-    assert picture.alpha is None
-    assert picture.pixels.dtype == kind
-    assert (picture.pixels == np.asarray(photo).astype(int) * (257 if kind == np.uint16 else 1)).all()
-    assert "infrared" in lost(data)
-    assert lost(images.encode(picture)) == ""
-
-
-@pytest.mark.parametrize(
-    "layout",
-    [
-        {"planarconfig": "separate"},
-        {"bigtiff": True},
-        {"byteorder": ">"},
-        {"tile": (32, 32)},
-        {"compression": "zlib", "predictor": True},
-    ],
-)
-@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
-def test_layouts_of_a_tiff(photo, layout, kind):
-    pixels = np.asarray(photo).astype(kind) * (257 if kind == np.uint16 else 1)
-    planes = np.moveaxis(pixels, 2, 0) if "planarconfig" in layout else pixels
-    stream = io.BytesIO()
-    tifffile.imwrite(stream, planes, photometric="rgb", **layout)
-    picture = images.decode(stream.getvalue(), deep=True)
-    assert picture.pixels.dtype == kind
-    assert (picture.pixels == pixels).all()
-    assert (images.decode(images.encode(picture), deep=True).pixels == pixels).all()
-
-
 def test_inks_of_16_bit_become_8(photo):
     stream = io.BytesIO()
     inks = np.asarray(photo.convert("CMYK")).astype(np.uint16) * 257
@@ -421,16 +313,6 @@ def test_a_gif_keeps_its_colours_and_its_transparency(photos):
     assert Image.open(io.BytesIO(again(data))).info["comment"] == b"from the car"
 
 
-def test_sixteen_bit_in_which_white_is_zero_is_seen_as_shown():
-    shown = np.linspace(0, 65535, 40 * 60).astype(np.uint16).reshape(40, 60)
-    stream = io.BytesIO()
-    tifffile.imwrite(stream, 65535 - shown, photometric="miniswhite")
-    picture = images.decode(stream.getvalue(), deep=True)
-    assert (picture.pixels[..., 0] == shown).all()
-    again = images.decode(images.encode(picture), deep=True)
-    assert (again.pixels == picture.pixels).all()
-
-
 @pytest.mark.parametrize("ending", [".png", ".tif"])
 def test_sixteen_bit_that_were_cut_are_told_as_damaged(ending):
     colours = np.random.default_rng(0).integers(0, 65536, (40, 60, 3)).astype(np.uint16)
@@ -443,28 +325,3 @@ def test_sixteen_bit_that_were_cut_are_told_as_damaged(ending):
         cut = stream.getvalue()[:-2000]
     with pytest.raises(images.PictureError, match="damaged or cut short"):
         images.decode(cut, deep=True)
-
-
-def test_planes_in_a_compression_that_cannot_be_read_are_told_as_such():
-    planes = np.zeros((3, 40, 60), np.uint16)
-    stream = io.BytesIO()
-    tifffile.imwrite(stream, planes, photometric="rgb", planarconfig="separate", compression="zlib")
-    data = bytearray(stream.getvalue())
-    with tifffile.TiffFile(io.BytesIO(data)) as file:
-        at = file.pages[0].tags["Compression"].valueoffset
-    data[at : at + 2] = b"\x05\x00"  # LZW
-    with pytest.raises(images.PictureError, match="planes, tiff_lzw: save it as PNG"):
-        images.decode(bytes(data), deep=True)
-
-
-def test_a_tiff_of_jpeg_keeps_its_colours_as_they_are_coded(photos):
-    """As red, green and blue, no more bytes of JPEG give far less of a picture."""
-    source = saved(
-        Image.fromarray(photos[0][:96, :128]).convert("YCbCr"), "TIFF", compression="jpeg", quality=85
-    )
-    picture = images.decode(source)
-    with Image.open(io.BytesIO(images.encode(picture))) as copy:
-        tags = copy.tag_v2
-        assert (copy.info["compression"], tags[ExifTags.Base.PhotometricInterpretation]) == ("jpeg", 6)
-        off = np.asarray(copy.convert("RGB")).astype(float) - picture.pixels
-    assert 10 * np.log10(255**2 / np.mean(off**2)) > 40
