@@ -25,10 +25,9 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from spair_core.images.formats.catalogue import FORMATS, format_of
 from spair_core.images.formats.picture import Picture, PictureError, Samples
-from spair_core.images.formats.picture_format import PictureFormat
+from spair_core.images.formats.picture_format import SIXTEEN_BIT, WIDE, PictureFormat
 
 NAMES = tuple(one.name for one in FORMATS)
-SIXTEEN_BIT = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -319,7 +318,7 @@ def _exif_without_orientation(image: Image.Image, form: PictureFormat) -> bytes 
 def _to_rgb(image: Image.Image, *, deep: bool) -> tuple[Samples, Samples | None]:
     if image.mode in SIXTEEN_BIT or (image.mode == "I" and image.format in ("PNG", "PPM")):
         values = np.asarray(image).astype(np.int64)
-        wide = np.clip(values, 0, 65535).astype(np.uint16)
+        wide = np.clip(values, 0, WIDE).astype(np.uint16)
         grey = wide if deep else eight_bit(wide)
         clear = image.info.get("transparency")
         alpha = None if clear is None else (wide != clear) * grey.dtype.type(np.iinfo(grey.dtype).max)

@@ -18,6 +18,10 @@ Kept = Mapping[str, Any]
 
 BLOCK, BLOCKS = 64, 4
 """Sizes are told from a mosaic of so many blocks a side, with sides of so many pixels."""
+SIXTEEN_BIT = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
+"""Pillow's modes of it."""
+WIDE = 65_535
+"""Its greatest level."""
 RESOURCE = b"8BIM"
 RESOURCE_THUMBNAILS = (0x0409, 0x040C)
 TRIES = 6

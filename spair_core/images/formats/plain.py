@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from spair_core.images.formats.picture import Picture, PictureError, Samples
-from spair_core.images.formats.picture_format import PictureFormat, boxes, deep_colour, resolution
+from spair_core.images.formats.picture_format import WIDE, PictureFormat, boxes, deep_colour, resolution
 
 CODESTREAM, SIZE = b"\xff\x4f", b"\xff\x51"
 WRITTEN = (b"jP  ", b"ftyp", b"jp2h", b"jp2c")
@@ -19,7 +19,6 @@ CODING_STYLE = b"\xff\x52"
 COMMENT = rb"#[^\n\r]*+[\n\r]"
 PPM_HEADER = re.compile(rb"P([36])" + 3 * (rb"(?:\s|" + COMMENT + rb")++(\d+)") + rb"\s")
 """Plain or not, width, height and the greatest level."""
-WIDE = 65_535
 CREDENTIALS = b"jumb"
 
 

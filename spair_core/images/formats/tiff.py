@@ -15,6 +15,8 @@ from PIL import ExifTags, Image, TiffImagePlugin
 
 from spair_core.images.formats.picture import Picture, PictureError, Samples
 from spair_core.images.formats.picture_format import (
+    SIXTEEN_BIT,
+    WIDE,
     Coded,
     PictureFormat,
     Several,
@@ -41,7 +43,6 @@ INSIDE = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo, ExifTags.IFD.Interop)
 COMPRESSION, OLD_JPEG = 259, 6
 STRIPS, SIZES, TILES, TILE_SIZES = 273, 279, 324, 325
 PREFIX = b"II*\0"
-WIDE = 65_535
 MOST_BYTES = 1 << 32
 COMPRESSIONS = frozenset({"raw", "packbits", "tiff_lzw", "tiff_adobe_deflate", "zstd", "lzma"})
 """Those without loss, which a copy has as well; of the others, JPEG stays one."""
@@ -80,7 +81,7 @@ def _lost(image: Image.Image, data: bytes) -> tuple[str, ...]:
     if UNKNOWN in _beside_colours(image):
         found.append("what its samples hold beside colours and alpha, such as infrared")
     bits = max(directory.get(ExifTags.Base.BitsPerSample, (8,)))
-    if bits > 8 and not _is_deep(image) and not image.mode.startswith("I;16"):
+    if bits > 8 and not _is_deep(image) and image.mode not in SIXTEEN_BIT:
         found.append(f"its {bits} bit, made 8")
     return tuple(found)
 
@@ -172,7 +173,7 @@ def _shown(image: Image.Image) -> Image.Image:
     """With more for brighter, which Pillow sees to in 8 bit alone."""
     directory = image.tag_v2  # type: ignore[attr-defined]
     inverse = directory.get(ExifTags.Base.PhotometricInterpretation) == WHITE_IS_ZERO
-    if not (inverse and image.mode.startswith("I;16")):
+    if not (inverse and image.mode in SIXTEEN_BIT):
         return image
     return Image.fromarray((WIDE - np.asarray(image)).astype(np.uint16))
 

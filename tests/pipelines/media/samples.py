@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import zstandard
 from PIL import Image
 
-from pipelines.media import Medium
+from pipelines.media import Encoding, Medium, medium
 from pipelines.media.packings import streams, tarballs
 from tests.pipelines.media.test_clips import make_clip
 
@@ -149,3 +150,27 @@ def tarball_header(
     ahead = tarfile.TarInfo("ahead")
     ahead.type, ahead.size = tarfile.XHDTYPE, len(records)
     return ahead.tobuf(tarfile.USTAR_FORMAT) + records + bytes(-len(records) % 512) + own
+
+
+def restored(
+    source: Path, target: Path, change: Callable[[int, Pixels], Pixels] = lambda number, pixels: pixels ^ 1
+) -> list[str]:
+    """Restore an archive, with `change` in place of a model; what was noted of it."""
+    kind = medium("archive")
+    notes, parts = [], []
+    for number, piece in enumerate(kind.read(source, None)):
+        notes += piece.notes
+        parts.append(kind.write(piece.state, change(number, piece.window.pixels), Encoding()))
+    return [*notes, *kind.join(iter(parts), source, target)]
+
+
+def contents(path: Path) -> list[bytes]:
+    """Of every regular member, in order."""
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path) as archive:
+            return [archive.read(info) for info in archive.infolist()]
+    data = io.BytesIO(path.read_bytes())
+    if path.suffix.endswith("zst"):
+        data = io.BytesIO(zstandard.ZstdDecompressor().stream_reader(data).read())
+    with tarfile.open(fileobj=data) as archive:
+        return [archive.extractfile(info).read() for info in archive if info.isfile()]

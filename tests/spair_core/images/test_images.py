@@ -11,12 +11,7 @@ from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin, TiffImagePl
 from spair_core import images
 from spair_core.images import DecodeLimits, Picture, PictureError
 from spair_core.images.formats.jpeg import MOST_EXIF
-
-
-def saved(image, format, **options):
-    stream = io.BytesIO()
-    image.save(stream, format=format, **options)
-    return stream.getvalue()
+from tests.spair_core.images.samples import saved
 
 
 @pytest.fixture

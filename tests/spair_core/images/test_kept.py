@@ -12,24 +12,9 @@ import tifffile
 from PIL import ExifTags, Image, ImageCms
 
 from spair_core import images
+from tests.spair_core.images.samples import THUMBNAIL, TOWN, again, lost, saved
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-
-
-def saved(image, format, **options):
-    stream = io.BytesIO()
-    image.save(stream, format, **options)
-    return stream.getvalue()
-
-
-def again(data):
-    """A file decoded, changed everywhere and encoded."""
-    picture = images.decode(data, deep=True)
-    return images.encode(picture.with_pixels(picture.pixels ^ picture.pixels.dtype.type(1)))
-
-
-def lost(data):
-    return " ".join(images.decode(data, deep=True).lost)
 
 
 def segment(kind, body):
@@ -69,10 +54,6 @@ def test_a_gain_map_is_kept_and_found(photo):
     assert (np.asarray(read) == np.asarray(Image.open(io.BytesIO(gain)))).all()
     entries = Image.open(io.BytesIO(copy)).mpinfo[0xB002]
     assert entries[0]["Size"] == len(copy) - len(gain)
-
-
-TOWN = b"8BIM\x04\x04\0\0" + struct.pack(">I", 4) + b"town"
-THUMBNAIL = b"8BIM\x04\x0c\0\0" + struct.pack(">I", 6) + b"before"
 
 
 def test_segments_of_a_jpeg(photo):

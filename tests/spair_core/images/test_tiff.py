@@ -8,7 +8,7 @@ import tifffile
 from PIL import ExifTags, Image, TiffImagePlugin, TiffTags
 
 from spair_core import images
-from tests.spair_core.images.test_kept import THUMBNAIL, TOWN, again, lost, saved
+from tests.spair_core.images.samples import THUMBNAIL, TOWN, again, lost, saved
 
 
 @pytest.mark.parametrize("kind", [TiffTags.BYTE, TiffTags.UNDEFINED])
