@@ -25,8 +25,9 @@ class Settings:
     what gives the others about the size that they had."""
     encode: EncodeConfig = field(default_factory=EncodeConfig)
     min_degraded: float = inference.MIN_DEGRADED
-    """A picture or frame of which a smaller share is degraded is left alone; an item that has none to restore
-    is copied byte for byte, with the verdict passed (a table of pictures gets its column all the same)."""
+    """A picture or frame of which a smaller share is degraded is left alone (a third of it is enough where it
+    is spread over the picture as rain is); an item that has none to restore is copied byte for byte, with the
+    verdict passed (a table of pictures gets its column all the same)."""
 
     def __post_init__(self) -> None:
         inference.check_tile(self.tile)

@@ -27,6 +27,11 @@ BATCH_PIXELS = 8 << 20
 """Pixels that a GPU is given at once."""
 UNSEEN = 2 / 255
 """A change that no one sees."""
+PLACES = 8
+"""A picture has so many places in height and in width, as to where degraded pixels lie in it."""
+SPREAD = 0.085
+"""Share of its places from which what was found in a picture is spread: faint rain lies in more, what is
+taken for rain where there is none (bars of windows) in fewer."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +58,9 @@ def restore(
 
     `references` [B, H, W, 6] are those of frames (`spair_core.footage`). Pictures with a side over `tile` go
     through in overlapping tiles, so that memory is bounded; where the model `scales`, large ones are restored
-    more coarsely as well. A picture of which a smaller share than `min_degraded` is degraded comes back as it
-    is. Raises ValueError for another shape or dtype,
-    FloatingPointError where the network gives values that are no numbers.
+    more coarsely as well. A picture of which a smaller share than `min_degraded` is degraded (than a third of
+    it, where that is spread over the picture as rain is) comes back as it is. Raises ValueError for another
+    shape or dtype, FloatingPointError where the network gives values that are no numbers.
     """
     _check(pixels, 3)
     if references is not None:
@@ -110,10 +115,22 @@ def harmless(
 ) -> tuple[Tensor, Tensor]:
     """The restored pictures [B, 3, H, W] in [0, 1] and their masks, without what had better be left alone."""
     changed = mask & ((restored - pictures).abs().amax(1, keepdim=True) > UNSEEN)
-    enough = changed.float().mean((1, 2, 3), keepdim=True) >= max(min_degraded, 1e-12)
-    mask = mask & enough
+    mask = mask & _enough(changed.float(), min_degraded)
     near = F.max_pool2d(mask.float(), 2 * NEAR + 1, stride=1, padding=NEAR) > 0
     return torch.where(near, restored, pictures), mask
+
+
+def _enough(changed: Tensor, min_degraded: float) -> Tensor:
+    """Whether so much [B, 1, H, W] (0 or 1) is worth touching a picture, bool [B, 1, 1, 1].
+
+    Where it is spread as rain is, a third of `min_degraded` is. The spread is the participation ratio of the
+    places: 1 where all hold as much, 1 / PLACES**2 where one holds all.
+    """
+    share = changed.mean((1, 2, 3), keepdim=True)
+    places = F.adaptive_avg_pool2d(changed, PLACES)
+    even = places.square().mean((1, 2, 3), keepdim=True)
+    spread = places.mean((1, 2, 3), keepdim=True).square() >= SPREAD * even
+    return share >= torch.where(spread, min_degraded / 3, min_degraded).clamp(min=1e-12)
 
 
 @torch.inference_mode()

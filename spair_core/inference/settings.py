@@ -5,7 +5,8 @@ TILE = 1920
 OVERLAP = 64
 """Pixels that neighbouring tiles share; there their results fade into one another."""
 MIN_DEGRADED = 0.0012
-"""A picture of which a smaller share is degraded, and visibly changed, comes back as it is."""
+"""A picture of which a smaller share is degraded, and visibly changed, comes back as it is; a third is enough
+where it is spread over the picture as rain is."""
 
 
 def check_tile(tile: int) -> None:

@@ -93,6 +93,28 @@ def test_too_little_found_is_nothing_found(model, monkeypatch):
     assert (passed.pixels == pixels).all()
 
 
+@pytest.mark.parametrize(
+    ("where", "least"),
+    [
+        ((slice(5, 100, 25), slice(5, 100, 25)), 0.0048),
+        ((slice(40, 44), slice(40, 44)), 0.0016),
+        ((slice(40, 41), slice(20, 36)), 0.0016),
+    ],
+    ids=["all over it", "in one place", "in a row"],
+)
+def test_of_what_is_spread_as_rain_is_a_third_is_enough(model, monkeypatch, where, least):
+    pixels = np.full((1, 100, 100, 3), 100, np.uint8)
+    monkeypatch.setattr(model, "forward", marking(model, where))
+    assert inference.restore(model, pixels, min_degraded=least).mask.sum() == 16
+    assert not inference.restore(model, pixels, min_degraded=least * 1.01).mask.any()
+
+
+def test_each_picture_of_several_is_held_against_its_own_spread():
+    changed = torch.zeros(2, 1, 100, 100)
+    changed[0, 0, 5::25, 5::25] = changed[1, 0, :4, :4] = 1
+    assert restoring._enough(changed, 0.004).flatten().tolist() == [True, False]
+
+
 def test_a_mask_without_a_change_that_one_sees_is_nothing_found(model, monkeypatch):
     pixels = np.full((1, 40, 40, 3), 100, np.uint8)
     marked = marking(model, (slice(0, 30), slice(0, 30)))
