@@ -29,7 +29,7 @@ UNSEEN = 2 / 255
 """A change that no one sees."""
 PLACES = 8
 """A picture has so many places in height and in width, as to where degraded pixels lie in it."""
-SPREAD = 0.085
+SPREAD = 0.105
 """Share of its places from which what was found in a picture is spread: faint rain lies in more, what is
 taken for rain where there is none (bars of windows) in fewer."""
 

@@ -4,7 +4,7 @@ TILE = 1920
 """Longest side of what goes through in one piece: a full HD frame does, in 3.5 GB at most on a CPU."""
 OVERLAP = 64
 """Pixels that neighbouring tiles share; there their results fade into one another."""
-MIN_DEGRADED = 0.0012
+MIN_DEGRADED = 0.0022
 """A picture of which a smaller share is degraded, and visibly changed, comes back as it is; a third is enough
 where it is spread over the picture as rain is."""
 

@@ -14,14 +14,15 @@ from spair_core.network import MULTIPLE, Spair, pad_to_multiple
 
 
 def in_tiles(model: Spair, pictures: Tensor, references: Tensor | None, tile: int) -> tuple[Tensor, Tensor]:
-    """Restored pictures [B, 3, H, W], not clamped, and their masks bool [B, 1, H, W]."""
+    """Restored pictures [B, 3, H, W], not clamped, and their masks bool [B, 1, H, W], where trusted."""
     height, width = pictures.shape[-2:]
     if height <= tile and width <= tile:
         output = model(pictures, references=references)
-        return output.restored, output.mask
+        return output.restored, model.trusted(output.mask, output.sure)
     total = torch.zeros_like(pictures)
     weight = pictures.new_zeros(1, 1, height, width)
     mask = torch.zeros_like(pictures[:, :1], dtype=torch.bool)
+    sure = torch.zeros_like(mask)
     factors = factors_of(model, pictures, references, tile)
     for top, bottom in spans(height, tile):
         for left, right in spans(width, tile):
@@ -32,7 +33,8 @@ def in_tiles(model: Spair, pictures: Tensor, references: Tensor | None, tile: in
             total[piece] += output.restored * fade
             weight[piece] += fade
             mask[piece] |= output.mask
-    return total / weight, mask
+            sure[piece] |= output.sure
+    return total / weight, model.trusted(mask, sure)
 
 
 def factors_of(model: Spair, pictures: Tensor, references: Tensor | None, tile: int) -> list[Tensor] | None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from spair_core import cost, metrics
 from spair_core.inference import harmless
 from spair_core.insight.probes import Attention, Floats, Modulation, watched
-from spair_core.network import MULTIPLE, Spair, coarsen, pad_to_multiple
+from spair_core.network import MULTIPLE, SURE, Spair, coarsen, pad_to_multiple
 from spair_core.network.blocks import SparseConvolution, SparseNonLocal
 
 THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 20))
@@ -233,7 +233,8 @@ class _NetR:
         marked = self._marked(threshold)
         correction = self.model.restorer(self.padded, self.located, self.model.indices(marked))
         restored = self.pixels + self._cut(correction)
-        kept, _ = harmless(self.pixels, restored, self._cut(marked)[None])
+        found, sure = (self._cut(mask)[None] for mask in (marked, self._marked(SURE)))
+        kept, _ = harmless(self.pixels, restored, self.model.trusted(found, sure))
         return np.asarray((kept[0].clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu())
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from spair_core.network.localization import Localization, Localizer
     from spair_core.network.restoration import DecoderBlock, Restorer
     from spair_core.network.spair import (
+        SURE,
         Output,
         Spair,
         coarsen,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MULTIPLE",
     "PRESETS",
+    "SURE",
     "DecoderBlock",
     "Localization",
     "Localizer",

@@ -50,13 +50,16 @@ class RestorerConfig:
 class NetworkConfig:
     """Both networks. A pixel counts as degraded where Net_L's probability exceeds `binarize`.
 
-    With `references` they see beside a frame what its neighbours know of it (`spair_core.footage`).
+    A picture is trusted to be degraded where of those pixels a share of `sure` is so surely (`SURE`): texture
+    that looks like rain is doubtful everywhere. With `references` they see beside a frame what its neighbours
+    know of it (`spair_core.footage`).
     """
 
     localizer: LocalizerConfig = field(default_factory=LocalizerConfig)
     restorer: RestorerConfig = field(default_factory=RestorerConfig)
     binarize: float = 0.4
     references: bool = False
+    sure: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as kept in a weights file's header."""
@@ -74,6 +77,7 @@ class NetworkConfig:
             RestorerConfig(**section("restorer")),
             float(values["binarize"]),
             bool(values.get("references", False)),
+            float(values.get("sure", 0.0)),
         )
 
 

@@ -20,6 +20,9 @@ COARSE_SHARE = 1 / 8
 """At 1/4 and 1/8 a cell is degraded if at least this share of its pixels is: taking the maximum
 there as well would leave thin streaks with hardly a clean cell to draw on."""
 
+SURE = 0.8
+"""Net_L's probability over which a pixel is surely degraded."""
+
 
 @dataclass(frozen=True)
 class Output:
@@ -28,6 +31,11 @@ class Output:
     restored: Tensor
     logits: Tensor
     mask: Tensor
+
+    @property
+    def sure(self) -> Tensor:
+        """Which pixels are surely degraded, bool N x 1 x H x W."""
+        return self.logits.sigmoid() > SURE
 
 
 class Spair(nn.Module):
@@ -118,6 +126,11 @@ class Spair(nn.Module):
         """The mask (bool) that Net_R works with."""
         return logits.detach().sigmoid() > self.config.binarize
 
+    def trusted(self, found: Tensor, sure: Tensor) -> Tensor:
+        """The masks `found` (bool N x 1 x H x W), empty for pictures in which too few pixels are `sure`."""
+        certain, total = (mask.sum((1, 2, 3), keepdim=True) for mask in (sure, found))
+        return found & (certain >= self.config.sure * total)
+
     def indices(self, mask: Tensor) -> tuple[ActiveIndex, ...]:
         """The active pixels of a mask at full resolution, 1/2, 1/4 and 1/8."""
         coarser = self.config.restorer.attention == "sparse"
@@ -144,6 +157,7 @@ def replayed(model: Spair) -> Spair:
 
 def grown(model: Spair, config: NetworkConfig) -> Spair:
     """The same weights in a network that also takes references or squeezes: same results, until it learns on.
+    Thresholds are the model's.
 
     Raises ValueError where the network of `config` is another in any other way.
     """
@@ -152,10 +166,12 @@ def grown(model: Spair, config: NetworkConfig) -> Spair:
         config,
         references=config.references and own.references,
         localizer=replace(config.localizer, squeeze=config.localizer.squeeze and own.localizer.squeeze),
+        binarize=own.binarize,
+        sure=own.sure,
     )
     if kept != own:
         raise ValueError("the networks differ by more than added references and squeeze-and-excitation")
-    larger = Spair(config)
+    larger = Spair(replace(config, binarize=own.binarize, sure=own.sure))
     tensors = larger.state_dict()
     for name, value in model.state_dict().items():
         tensors[name] = torch.zeros_like(tensors[name])  # the weights of what was not seen before

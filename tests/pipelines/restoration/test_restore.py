@@ -302,7 +302,7 @@ def test_what_would_be_done_is_told(photos, tmp_path, tiny_weights):
 
 def test_float32_settles_what_was_restored_before_there_was_a_choice():
     config = RestoreConfig("/a", "/b", quality=95, precision="float32")
-    assert config.options == "tile=1920 quality=95 crf=18 preset=veryfast min_degraded=0.0012"
+    assert config.options == "tile=1920 quality=95 crf=18 preset=veryfast min_degraded=0.0022"
     assert replace(config, precision="bfloat16").options == f"{config.options} precision=bfloat16"
 
 

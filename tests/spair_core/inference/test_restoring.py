@@ -115,6 +115,40 @@ def test_each_picture_of_several_is_held_against_its_own_spread():
     assert restoring._enough(changed, 0.004).flatten().tolist() == [True, False]
 
 
+@pytest.mark.parametrize("tile", [1024, 128])
+@pytest.mark.parametrize(("sure", "passed"), [(0.0, False), (0.019, False), (0.021, True)])
+def test_doubt_about_all_of_a_picture_is_nothing_found(model, photos, monkeypatch, tile, sure, passed):
+    """Of what is found here in rows 20 to 120, a fiftieth is surely degraded, all in one corner."""
+    pixels = np.full((1, 160, 150, 3), 100, np.uint8)
+    pictures = torch.zeros(1, 1, 160, 150)
+    pictures[..., 20:120, :] = 1
+    pictures[..., 20:50, :10] = 2
+    forward = Spair.forward
+
+    def doubtful(seen, **keywords):
+        output = forward(model, seen, **keywords)
+        level = (seen[:, :1] * 255).round()
+        logits = torch.where(level == 100, -9.0, torch.where(level == 101, 0.5, 2.0))
+        return replace(output, restored=seen - 40 / 255, logits=logits, mask=logits > 0)
+
+    pixels = (pixels + pictures[:, 0, ..., None].numpy()).astype(np.uint8)
+    monkeypatch.setattr(model, "forward", doubtful)
+    monkeypatch.setattr(model, "config", replace(model.config, sure=sure))
+    restored = inference.restore(model, pixels, tile=tile)
+    assert restored.mask.sum() == (0 if passed else 100 * 150)
+    assert (restored.pixels == pixels).all() == passed
+
+
+def test_each_picture_is_trusted_by_itself(model, monkeypatch):
+    monkeypatch.setattr(model, "config", replace(model.config, sure=0.25))
+    found = torch.ones(3, 1, 2, 4, dtype=torch.bool)
+    sure = found.clone()
+    sure[0, 0, 0, :] = sure[0, 0, 1, 0] = sure[1, 0, :, :3] = False
+    assert model.trusted(found, sure).sum((1, 2, 3)).tolist() == [8, 8, 8]
+    sure[1, 0, 0, 3] = False
+    assert model.trusted(found, sure).sum((1, 2, 3)).tolist() == [8, 0, 8]
+
+
 def test_a_mask_without_a_change_that_one_sees_is_nothing_found(model, monkeypatch):
     pixels = np.full((1, 40, 40, 3), 100, np.uint8)
     marked = marking(model, (slice(0, 30), slice(0, 30)))

@@ -40,7 +40,9 @@ def test_there_is_no_sixth_ablation():
 
 @pytest.mark.parametrize("preset", [network.light, network.full, network.paper])
 def test_presets_survive_a_round_trip(preset):
+    config = replace(preset(), binarize=0.3, sure=0.01)
     assert NetworkConfig.from_dict(preset().to_dict()) == preset()
+    assert NetworkConfig.from_dict(config.to_dict()) == config
 
 
 def test_a_clean_picture_meets_no_sparse_operator(tiny_config):
@@ -187,6 +189,9 @@ def test_weights_grow_into_networks_that_see_more(tiny_config):
     seen = new(pictures, references=torch.rand(2, 6, 40, 56))
     assert torch.allclose(old(pictures).restored, seen.restored, atol=1e-5)
     assert torch.equal(grown(new, new.config)(pictures).restored, new(pictures).restored)
+    own = replace(old.config, binarize=0.3, sure=0.01)
+    thresholds = grown(Spair(own), with_references(tiny_config)).config
+    assert (thresholds.binarize, thresholds.sure) == (0.3, 0.01)
     seeing_less = (
         tiny_config,
         with_references(tiny_config, squeeze=False),
