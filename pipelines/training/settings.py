@@ -99,6 +99,10 @@ class TrainConfig:
         preset = replace(preset, localizer=localizer, references=self.references)
         return preset if self.ablation is None else network.ablation(self.ablation, preset)
 
+    def trained(self, start: ResolvedModel | None) -> NetworkConfig:
+        """The configuration of what comes out: its thresholds are those of the weights it started from."""
+        return self.network() if start is None else self.network().at_thresholds_of(start.card.network)
+
     def start(self) -> ResolvedModel | None:
         """The model of `start_from`. Raises ModelError where it is not there or of another network."""
         if self.start_from is None:

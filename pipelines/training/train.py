@@ -19,6 +19,7 @@ from pipelines.data.shards import RowGroup, list_row_groups
 from pipelines.services import cluster, faults, locations, models, storage, tracking
 from pipelines.training.settings import TrainConfig
 from spair_core import weights
+from spair_core.network import NetworkConfig
 
 if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
@@ -65,7 +66,8 @@ def train(config: TrainConfig) -> str:
             raise RuntimeError(f"run {config.name!r} failed: {error}") from error
         if result.return_value is not None:
             raise FloatingPointError(f"run {config.name!r} stopped: {result.return_value}")
-        return _publish(config, result.checkpoint, result.metrics or {}, groups, run)
+        trained = config.trained(start)
+        return _publish(config, trained, result.checkpoint, result.metrics or {}, groups, run)
 
 
 def _begin(config: TrainConfig) -> None:
@@ -74,11 +76,21 @@ def _begin(config: TrainConfig) -> None:
     begun = json.dumps({"task": config.task, "network": asdict(config.network())}, indent=1).encode()
     if not storage.exists(location):
         storage.write_bytes(location, begun)
-    elif storage.read_bytes(location) != begun:
+    elif not _begins(config, storage.read_bytes(location)):
         raise ValueError(
             f"run {config.name!r} in {config.storage} was begun with another network or task: give the "
             "--task, --preset, --references, --squeeze and --ablation that it began with, or another --name"
         )
+
+
+def _begins(config: TrainConfig, begun: bytes) -> bool:
+    """Whether that is how such a run begins. What is compared is the network that it says, not its letters:
+    an earlier version knew fewer fields."""
+    try:
+        kept = json.loads(begun)
+        return (kept["task"], NetworkConfig.from_dict(kept["network"])) == (config.task, config.network())
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def _trainer(config: TrainConfig, job: dict[str, Any], kept: RunConfig) -> TorchTrainer:
@@ -94,6 +106,7 @@ def _trainer(config: TrainConfig, job: dict[str, Any], kept: RunConfig) -> Torch
 
 def _publish(
     config: TrainConfig,
+    trained: NetworkConfig,
     checkpoint: Checkpoint,
     metrics: dict[str, float],
     groups: list[RowGroup],
@@ -104,11 +117,11 @@ def _publish(
     from pipelines.training.worker import read_checkpoint
     from spair_core.network import Spair
 
-    model = Spair(config.network())
+    model = Spair(trained)
     model.load_state_dict(read_checkpoint(checkpoint)["best"])
     measured = {k: float(v) for k, v in metrics.items() if k.startswith("val_")}
     card = weights.ModelCard(
-        config.network(), config.task, config.crops.mask_threshold, config.provenance(groups, measured)
+        trained, config.task, config.crops.mask_threshold, config.provenance(groups, measured)
     )
     # Half precision changes no pixel by more than rounding and halves what every actor loads.
     data = weights.save(model, card, torch.float16)

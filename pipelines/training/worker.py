@@ -155,7 +155,7 @@ class _Worker:
     def _keep(self, epochs: int, model: Spair) -> None:
         crops = self.config.crops
         card = weights.ModelCard(
-            self.config.network(), self.config.task, crops.mask_threshold, {"epochs": f"{epochs} + 0"}
+            model.config, self.config.task, crops.mask_threshold, {"epochs": f"{epochs} + 0"}
         )
         location = locations.join(self.config.storage, self.config.name, f"localizer-{epochs}.safetensors")
         storage.write_bytes(location, weights.save(model, card, torch.float16))

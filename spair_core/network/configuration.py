@@ -61,6 +61,10 @@ class NetworkConfig:
     references: bool = False
     sure: float = 0.0
 
+    def at_thresholds_of(self, other: NetworkConfig) -> NetworkConfig:
+        """This network where weights of another are put in: thresholds go with the weights."""
+        return replace(self, binarize=other.binarize, sure=other.sure)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as kept in a weights file's header."""
         return asdict(self)

@@ -157,21 +157,19 @@ def replayed(model: Spair) -> Spair:
 
 def grown(model: Spair, config: NetworkConfig) -> Spair:
     """The same weights in a network that also takes references or squeezes: same results, until it learns on.
-    Thresholds are the model's.
 
     Raises ValueError where the network of `config` is another in any other way.
     """
     own = model.config
+    config = config.at_thresholds_of(own)
     kept = replace(
         config,
         references=config.references and own.references,
         localizer=replace(config.localizer, squeeze=config.localizer.squeeze and own.localizer.squeeze),
-        binarize=own.binarize,
-        sure=own.sure,
     )
     if kept != own:
         raise ValueError("the networks differ by more than added references and squeeze-and-excitation")
-    larger = Spair(replace(config, binarize=own.binarize, sure=own.sure))
+    larger = Spair(config)
     tensors = larger.state_dict()
     for name, value in model.state_dict().items():
         tensors[name] = torch.zeros_like(tensors[name])  # the weights of what was not seen before

@@ -1,9 +1,10 @@
 """Crops from shards and a real, tiny Ray Train run, broken off and resumed."""
 
 import itertools
+import json
 import threading
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from unittest.mock import Mock
 
 import mlflow
@@ -20,8 +21,8 @@ from pipelines.services import cluster, models, storage, tracking
 from pipelines.services.storage import StorageError
 from pipelines.training import worker
 from pipelines.training.settings import TrainConfig
-from pipelines.training.train import train
-from spair_core import images, weights
+from pipelines.training.train import _publish, train
+from spair_core import images, network, weights
 from spair_core.images import encode_png
 from spair_core.learning import CropConfig, LearningConfig
 from spair_core.masks import mask_from_pair
@@ -262,6 +263,36 @@ def test_a_run_goes_on_with_the_network_it_began_with(ready):
             train(replace(ready, **other))
     with pytest.raises(InterruptedError, match="started"):
         train(replace(ready, name="anew", preset="full"))
+
+
+def test_a_run_of_an_earlier_version_goes_on(ready):
+    """Its network had fewer fields; what is no such file is another's."""
+    known = asdict(ready.network())
+    del known["sure"]
+    begun = f"{ready.storage}/{ready.name}/begun.json"
+    storage.write_bytes(begun, json.dumps({"task": ready.task, "network": known}).encode())
+    with pytest.raises(InterruptedError, match="started"):
+        train(ready)
+    storage.write_bytes(begun, b'{"task": "rain"}')
+    with pytest.raises(ValueError, match="another network or task"):
+        train(ready)
+
+
+def test_thresholds_are_those_of_the_weights_it_starts_from(tmp_path, monkeypatch):
+    config = TrainConfig(
+        ("x",), str(tmp_path), "z", start_from="footage-light", references=True, squeeze=True
+    )
+    start = config.start()
+    learnt = network.grown(start.build(), config.network())
+    assert learnt.config == config.trained(start) == start.card.network != config.network()
+    assert config.trained(None) == config.network()
+
+    monkeypatch.setattr(worker, "read_checkpoint", lambda checkpoint: {"best": learnt.state_dict()})
+    monkeypatch.setattr(shards, "digest", lambda uri, split: "")
+    registered = Mock(return_value="1")
+    monkeypatch.setattr(models, "register", registered)
+    location = _publish(config, config.trained(start), None, {}, [], Mock())
+    assert weights.read_card(storage.read_bytes(location)).network == start.card.network
 
 
 def test_gpus_that_are_not_there_are_told_before_a_training(ready):
