@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -13,7 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-RAY_SETTINGS = {
+from tests import forked
+
+SETTINGS = {
     # A test that needs a cluster says so: none starts by itself.
     "RAY_ENABLE_AUTO_CONNECT": "0",
     "RAY_AUTH_MODE": "disabled",
@@ -26,8 +29,10 @@ RAY_SETTINGS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     # A process a run that waits for nodes to be taken away.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    # Threads of torch that wait for one another turn on the spot by default, on CPUs that others want.
+    "OMP_WAIT_POLICY": "passive",
 }
-for name, value in RAY_SETTINGS.items():
+for name, value in SETTINGS.items():
     os.environ.setdefault(name, value)
 torch.set_num_threads(1)
 
@@ -105,15 +110,19 @@ def s3(object_store: None) -> str:
 
 
 @pytest.fixture(scope="session")
-def cluster(object_store: None) -> Iterator[None]:
+def cluster(object_store: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A local Ray cluster of two CPUs, whose workers reach the object store."""
     import ray
 
     from pipelines.services import cluster as ray_cluster
 
-    ray_cluster.connect(2)
-    yield
-    ray.shutdown()
+    with forked.prepared(tmp_path_factory.mktemp("forked")) as python:
+        job = {"runtime_env": {"py_executable": python}}
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps(job))
+            ray_cluster.connect(2)
+        yield
+        ray.shutdown()
 
 
 @pytest.fixture(scope="session")
