@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import itertools
-import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -113,13 +112,15 @@ def s3(object_store: None) -> str:
 def cluster(object_store: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A local Ray cluster of two CPUs, whose workers reach the object store."""
     import ray
+    from ray._private import ray_constants
 
     from pipelines.services import cluster as ray_cluster
 
-    with forked.prepared(tmp_path_factory.mktemp("forked")) as python:
-        job = {"runtime_env": {"py_executable": python}}
+    with forked.prepared(tmp_path_factory.mktemp("forked")) as environment:
         with pytest.MonkeyPatch.context() as patched:
-            patched.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps(job))
+            patched.setattr(ray_constants, "SETUP_WORKER_FILENAME", forked.__file__)
+            for name, value in environment.items():
+                patched.setenv(name, value)
             ray_cluster.connect(2)
         yield
         ray.shutdown()

@@ -1,8 +1,8 @@
 """Workers of the session's Ray cluster, forked from a process that has imported what they all import.
 
-Imports are most of what a worker does that lives for one test. Ray lets one say by which command it starts
-its workers (`py_executable`): here by this file, which has the process of `prepared` fork a worker, and ends
-when that does.
+Imports are most of what a worker does that lives for one test. Ray starts each by a script of its own, which
+imports all of Ray to set up a worker's environment; here this file is that script, has the process of
+`prepared` fork the worker, and ends when that does.
 """
 
 import gc
@@ -11,7 +11,6 @@ import json
 import os
 import runpy
 import select
-import shlex
 import signal
 import socket
 import subprocess
@@ -32,15 +31,19 @@ IMPORTED = (
     "spair_core.learning",
 )
 WORKER = "ray._private.workers.default_worker"
-"""What it is told by its environment, Ray reads as it is imported; so that waits for the first worker's. Of
+"""Ray reads its job from the environment, once, as this is imported; so that waits for the first worker's. Of
 ray.data nothing is imported: it draws random numbers then, and all workers would go on with the same ones."""
+FIRST_JOB = "01000000"
+"""The session's own, of which all workers are forked."""
+PLACE = "SPAIR_TESTS_FORKED"
 STANDARD = (0, 1, 2)
 REQUEST_BYTES = 1 << 20
 
 
 @contextmanager
-def prepared(folder: Path) -> Iterator[str]:
-    """A process that forks workers, for as long as this lasts; gives the command that asks it for one."""
+def prepared(folder: Path) -> Iterator[dict[str, str]]:
+    """A process that forks workers, for as long as this lasts; gives what is to be in the environment of the
+    node whose workers are to be so."""
     place = folder / "socket"
     command = [sys.executable, "-m", "tests.forked", str(place)]
     # Ray gives a worker of one CPU or less this one thread, where torch is imported later than here.
@@ -51,8 +54,7 @@ def prepared(folder: Path) -> Iterator[str]:
             while not place.exists():
                 assert process.poll() is None
                 time.sleep(0.05)
-            # -S and -E: who asks needs nothing that is installed, and is quick without.
-            yield shlex.join([sys.executable, "-S", "-E", __file__, str(place)])
+            yield {PLACE: str(place)}
         finally:
             assert process.stdin is not None
             process.stdin.close()
@@ -91,15 +93,29 @@ def _become(standard: list[int], words: list[str], folder: str, environment: dic
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    sys.argv = words
-    runpy.run_path(words[0], run_name="__main__")
+    sys.argv = _set_up(words)
+    runpy.run_path(sys.argv[0], run_name="__main__")
     sys.exit()
 
 
-def _ask(place: str, words: list[str]) -> None:
+def _set_up(words: list[str]) -> list[str]:
+    """What Ray's own script does with the environment that a worker is asked for with."""
+    from ray._private.utils import update_envs
+    from ray._private.workers import setup_worker
+
+    options, others = setup_worker.parser.parse_known_args(words)
+    context = setup_worker.RuntimeEnvContext.deserialize(options.serialized_runtime_env_context or "{}")
+    assert context.py_executable == sys.executable
+    update_envs(context.env_vars)
+    return others
+
+
+def _ask(words: list[str]) -> None:
+    if os.environ.get("RAY_JOB_ID") != FIRST_JOB:  # of another job, or of none, such as those that spill
+        os.execv(sys.executable, [sys.executable, str(Path(words[0]).with_name("setup_worker.py")), *words])
     request = {"words": words, "folder": os.getcwd(), "environment": dict(os.environ)}
     with _socket() as asking:
-        asking.connect(place)
+        asking.connect(os.environ[PLACE])
         socket.send_fds(asking, [json.dumps(request).encode()], STANDARD)
         asking.recv(1)  # nothing: the worker holds the other end, and lets go of it as it ends
 
@@ -112,4 +128,4 @@ if __name__ == "__main__":
     if len(sys.argv) == 2:
         _fork_for_all(sys.argv[1])
     else:
-        _ask(sys.argv[1], sys.argv[2:])
+        _ask(sys.argv[1:])
