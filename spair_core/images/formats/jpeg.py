@@ -33,7 +33,8 @@ MARKER = re.compile(rb"\xff+[^\x00\xff]", re.DOTALL)
 FILM = re.compile(rb"(.{24})?.{4}ftyp", re.DOTALL)
 """How the film of a motion photo begins, which may have a head of its own."""
 START_OF_SCAN, COMMENT, END = 0xDA, 0xFE, b"\xff\xd9"
-WRITTEN = (b"JFIF\0", b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFILE\0", b"Adobe")
+JFIF_SEGMENT, JFIF = 0xE0, b"JFIF\0"
+WRITTEN = (JFIF, b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFILE\0", b"Adobe")
 """How segments begin that Pillow writes by itself."""
 THUMBNAILS = (b"JFXX\0",)
 CREDENTIALS = 0xEB
@@ -180,7 +181,15 @@ def _kept(image: Image.Image, data: bytes) -> dict[str, Any]:
         if _is_beside(kind, body)
     )
     found["behind"] = data[end:], end, _index(data)
+    found["density"] = _density(told)
     return found
+
+
+def _density(told: Sequence[tuple[int, bytes, int]]) -> bytes:
+    """The shape of its pixels, where the file tells of that and of no resolution (JFIF 1.02: unit 0)."""
+    jfif = next((body for kind, body, _ in told if kind == JFIF_SEGMENT and body.startswith(JFIF)), b"")
+    density = jfif[len(JFIF) + 2 : len(JFIF) + 7]
+    return density if density[:1] == b"\0" and all(struct.unpack(">xHH", density)) else b""
 
 
 def _is_beside(kind: int, body: bytes) -> bool:
@@ -227,7 +236,8 @@ def _sampling(image: Image.Image) -> int:
 
 def _options(picture: Picture, quality: int | None) -> dict[str, Any]:
     options = {"subsampling": NOT_SUBSAMPLED, **picture.kept}
-    options.pop("behind", None)
+    for name in ("behind", "density"):
+        options.pop(name, None)
     if quality is not None or "qtables" not in options:
         options.pop("qtables", None)
         options["quality"] = QUALITY if quality is None else quality
@@ -235,6 +245,9 @@ def _options(picture: Picture, quality: int | None) -> dict[str, Any]:
 
 
 def _completed(data: bytes, picture: Picture) -> bytes:
+    density = picture.kept.get("density")
+    if density and data[6:11] == JFIF:
+        data = data[:13] + density + data[18:]
     behind, end, index = picture.kept.get("behind", (b"", 0, None))
     return _indexed(data + behind, index, [Moved(0, end, 0, len(data))])
 

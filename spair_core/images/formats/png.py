@@ -31,11 +31,24 @@ COMPRESSION = 4
 PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 """Chunks that hold the pixels or say how; the others tell of the picture."""
 FRAMES = (b"acTL", b"fcTL", b"fdAT")
-WRITTEN = (*PIXELS, *FRAMES, b"iCCP", b"pHYs", b"tEXt", b"zTXt", b"iTXt", b"eXIf")
+WRITTEN = (*PIXELS, *FRAMES, b"iCCP", b"tEXt", b"zTXt", b"iTXt", b"eXIf")
 """Chunks that Pillow writes, or `put_together` does."""
 OURS = (*WRITTEN, b"sBIT", b"bKGD", b"hIST", b"iDOT")
 """Those beside them that nobody misses: they speak of how the source's pixels were laid out."""
-COPIED = (b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI", b"oFFs", b"pCAL", b"sCAL", b"sTER", b"tIME")
+COPIED = (
+    b"gAMA",
+    b"cHRM",
+    b"sRGB",
+    b"cICP",
+    b"mDCV",
+    b"cLLI",
+    b"pHYs",
+    b"oFFs",
+    b"pCAL",
+    b"sCAL",
+    b"sTER",
+    b"tIME",
+)
 """Those that hold for any pixels, though they do not say that they may be copied."""
 SAFE_TO_COPY = 0x20
 """The bit of a chunk's last letter that says it (PNG specification, 5.4)."""
@@ -79,7 +92,8 @@ def _lost(image: Image.Image, data: bytes) -> tuple[str, ...]:
 
 
 def _options(picture: Picture, quality: int | None) -> dict[str, Any]:
-    options = {k: v for k, v in picture.kept.items() if k not in ("text", "chunks", "behind")}
+    beside = dict(picture.kept.get("chunks", ()))
+    options = {"dpi": picture.kept["dpi"]} if "dpi" in picture.kept and b"pHYs" not in beside else {}
     info = PngImagePlugin.PngInfo()
     for key, text in picture.kept.get("text", {}).items():
         if isinstance(text, PngImagePlugin.iTXt):

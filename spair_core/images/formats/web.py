@@ -36,6 +36,8 @@ EXTENSIONS = {b"\x0bXMP DataXMP": "XMP", b"\x0bICCRGBG1012": "colour profile"}
 STAYS, CLEARED = 0x04, 0x08
 """What becomes of a frame when the next is shown."""
 EXTENSION, CONTROL = 0x21, 0xF9
+ASPECT = 12
+"""Where the shape of a GIF's pixels stands: this byte and 15 are 64ths; 0 says nothing of it."""
 OPAQUE_ALPHA = 255
 OPAQUE = 128
 """Alpha from which a GIF, which knows no more of it, shows a pixel."""
@@ -167,7 +169,7 @@ WEBP = PictureFormat(
 
 def _gif_kept(image: Image.Image, data: bytes) -> dict[str, Any]:
     found = {"comment": image.info["comment"]} if image.info.get("comment") else {}
-    return {**found, **_gif_own(image)}
+    return {**found, **_gif_own(image), "aspect": data[ASPECT : ASPECT + 1]}
 
 
 def _gif_own(image: Image.Image) -> dict[str, Any]:
@@ -188,6 +190,10 @@ def _colours(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _gif_options(picture: Picture, quality: int | None) -> dict[str, Any]:
     return {**{k: v for k, v in picture.kept.items() if k == "comment"}, "interlace": 0, "optimize": False}
+
+
+def _gif_completed(data: bytes, picture: Picture) -> bytes:
+    return data[:ASPECT] + picture.kept.get("aspect", b"\0") + data[ASPECT + 1 :]
 
 
 def _palette_of(image: Image.Image, picture: Picture) -> Image.Image:
@@ -259,7 +265,8 @@ def _gif_animated(
 ) -> tuple[str, ...]:
     """Frames that replace what differs from the one before, each with its palette; where one can be seen
     through, it is all of the canvas, which is cleared before it (GIF89a)."""
-    target.write(b"GIF89a" + struct.pack("<HH", *image.size) + bytes(3) + _gif_beside(image))
+    target.write(b"GIF89a" + struct.pack("<HH", *image.size))
+    target.write(bytes(2) + source[ASPECT : ASPECT + 1] + _gif_beside(image))
     stands: NDArray[np.uint8] | None = None
     for frame, follower in _with_next(coded):
         clears = any(one is not None and _is_clear(one.data) for one in (frame, follower))
@@ -329,6 +336,7 @@ GIF = PictureFormat(
     _gif_options,
     _gif_kept,
     _gif_lost,
+    _gif_completed,
     converted=_palette_of,
     alpha=True,
     profile=False,

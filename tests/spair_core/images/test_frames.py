@@ -1,6 +1,7 @@
 """Files of several frames or pages, through reading, coding and putting together."""
 
 import io
+import struct
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import ExifTags, Image
 
 from spair_core import images
 from spair_core.images import DecodeLimits, PictureError
+from spair_core.images.formats.png import chunk
 
 SHOWN = [40, 80, 120, 200]
 
@@ -306,3 +308,12 @@ def test_damaged_bytes_give_frames_or_a_reason(shots, format, tmp_path):
         except PictureError:
             refused += 1
     assert refused > 0
+
+
+def test_the_shape_of_an_animations_pixels(shots, tmp_path):
+    data = saved(shots, "GIF", duration=SHOWN)
+    assert again(data[:12] + bytes([49]) + data[13:], tmp_path / "copy")[1][12] == 49
+    data = saved(shots, "PNG", duration=SHOWN)
+    wide = chunk(b"pHYs", struct.pack(">IIB", 16, 11, 0))
+    copy = again(data[:33] + wide + data[33:], tmp_path / "copy")[1]
+    assert copy.count(wide) == copy.count(b"pHYs") == 1

@@ -104,6 +104,33 @@ def test_chunks_of_a_png(photo):
     assert "caBX" in lost(data)
 
 
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("measure", [(2835, 2835, 1), (3937, 7874, 1), (16, 11, 0)])
+def test_the_resolution_of_a_png_or_the_shape_of_its_pixels(photo, deep, measure):
+    pixels = np.asarray(photo)
+    data = cv2.imencode(".png", pixels.astype(np.uint16) * 257)[1].tobytes() if deep else saved(photo, "PNG")
+    told = chunk(b"pHYs", struct.pack(">IIB", *measure))
+    copy = again(data[:33] + told + data[33:])
+    assert copy.count(b"pHYs") == copy.count(told) == 1
+    assert copy.index(told) < copy.index(b"IDAT")
+    assert images.decode(copy, deep=True).pixels.dtype == (np.uint16 if deep else np.uint8)
+
+
+def test_the_shape_of_a_jpegs_pixels(photo):
+    data = saved(photo, "JPEG")
+    wide = data[:13] + struct.pack(">BHH", 0, 16, 11) + data[18:]
+    assert again(wide)[:20] == wide[:20]
+    sharp = saved(photo, "JPEG", dpi=(300, 150))
+    assert again(sharp)[:20] == sharp[:20]
+    without = data[:2] + data[20:]
+    assert again(without)[13:18] == struct.pack(">BHH", 0, 1, 1)
+
+
+def test_the_shape_of_a_gifs_pixels(photo):
+    data = saved(photo, "GIF")
+    assert again(data[:12] + bytes([49]) + data[13:])[12] == 49
+
+
 def test_profiles_for_other_colours_are_named(photo):
     data = saved(photo.convert("L"), "JPEG", icc_profile=PROFILE)
     assert "profile" in lost(data)
