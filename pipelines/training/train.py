@@ -17,6 +17,7 @@ from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, Sc
 from pipelines.data import crop_stream, shards
 from pipelines.data.shards import RowGroup, list_row_groups
 from pipelines.services import cluster, faults, locations, models, storage, tracking
+from pipelines.services.models import ResolvedModel
 from pipelines.training.settings import TrainConfig
 from spair_core import weights
 from spair_core.network import NetworkConfig
@@ -44,8 +45,9 @@ def train(config: TrainConfig) -> str:
     crop_stream.check_material(config.crops)
     filesystem, path = locations.arrow_filesystem(config.storage)
     start = config.start()
-    job = {"config": config.anywhere(), "groups": groups, "held_out": held_out, "start": start}
-    _begin(config)
+    trained = _begin(config, start)
+    job = {"config": config.anywhere(), "groups": groups, "held_out": held_out, "network": trained}
+    job["start"] = start
     cluster.connect(worker_output=True)
     if config.gpu:
         cluster.check_gpus(float(config.fewest), "--no-gpu")
@@ -66,31 +68,39 @@ def train(config: TrainConfig) -> str:
             raise RuntimeError(f"run {config.name!r} failed: {error}") from error
         if result.return_value is not None:
             raise FloatingPointError(f"run {config.name!r} stopped: {result.return_value}")
-        trained = config.trained(start)
         return _publish(config, trained, result.checkpoint, result.metrics or {}, groups, run)
 
 
-def _begin(config: TrainConfig) -> None:
-    """Keep what a run trains beside its checkpoints; they fit nothing else when it is gone on with."""
+def _begin(config: TrainConfig, start: ResolvedModel | None) -> NetworkConfig:
+    """The network that a run trains, kept beside its checkpoints, which fit no other when it is gone on with.
+
+    Where it goes on without what it started from, the thresholds that it began with hold.
+    """
     location = locations.join(config.storage, config.name, BEGUN)
-    begun = json.dumps({"task": config.task, "network": asdict(config.network())}, indent=1).encode()
+    trained = config.trained(start)
     if not storage.exists(location):
-        storage.write_bytes(location, begun)
-    elif not _begins(config, storage.read_bytes(location)):
+        begun = {"task": config.task, "network": asdict(trained)}
+        storage.write_bytes(location, json.dumps(begun, indent=1).encode())
+        return trained
+    kept = _begun(config, storage.read_bytes(location))
+    if kept is None:
         raise ValueError(
             f"run {config.name!r} in {config.storage} was begun with another network or task: give the "
             "--task, --preset, --references, --squeeze and --ablation that it began with, or another --name"
         )
+    return trained if start else kept
 
 
-def _begins(config: TrainConfig, begun: bytes) -> bool:
-    """Whether that is how such a run begins. What is compared is the network that it says, not its letters:
-    an earlier version knew fewer fields."""
+def _begun(config: TrainConfig, data: bytes) -> NetworkConfig | None:
+    """The network that a run began with, if such a run could have. What is compared is the network that it
+    says, not its letters: an earlier version knew fewer fields."""
     try:
-        kept = json.loads(begun)
-        return (kept["task"], NetworkConfig.from_dict(kept["network"])) == (config.task, config.network())
+        begun = json.loads(data)
+        task, kept = begun["task"], NetworkConfig.from_dict(begun["network"])
     except (ValueError, KeyError, TypeError):
-        return False
+        return None
+    asked = config.network()
+    return kept if (task, kept.at_thresholds_of(asked)) == (config.task, asked) else None
 
 
 def _trainer(config: TrainConfig, job: dict[str, Any], kept: RunConfig) -> TorchTrainer:

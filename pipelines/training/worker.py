@@ -27,7 +27,7 @@ from spair_core import inference, metrics, network, weights
 from spair_core.degradations.crops import Example
 from spair_core.images import PictureError
 from spair_core.learning import Batch, Learner, Phase
-from spair_core.network import Spair
+from spair_core.network import NetworkConfig, Spair
 from spair_core.panels import before_after
 
 CHECKPOINT = "learner.pt"
@@ -39,7 +39,7 @@ PANELS = 4
 def work(job: dict[str, Any]) -> str | None:
     """All epochs that are still to be done; says why where it stopped before the end."""
     config: TrainConfig = job["config"]
-    worker = _Worker(config, job["groups"], job["held_out"], job["run"], job["start"])
+    worker = _Worker(config, job["groups"], job["held_out"], job["run"], job["network"], job["start"])
     try:
         for epoch in range(worker.restore(), config.epochs):
             worker.epoch(epoch)
@@ -58,6 +58,7 @@ class _Worker:
         groups: list[RowGroup],
         held_out: list[RowGroup],
         run: tracking.Run,
+        trained: NetworkConfig,
         start: ResolvedModel | None,
     ) -> None:
         context = ray.train.get_context()
@@ -67,7 +68,7 @@ class _Worker:
         self.steps = config.epoch_steps or max(1, pictures // config.batch_size)
         self.device = get_device()
         torch.manual_seed(config.crops.seed)
-        model = network.grown(start.build(), config.network()) if start else Spair(config.network())
+        model = network.grown(start.build(), trained) if start else Spair(trained)
         self.model = model.to(self.device)
         self.learner: Learner | None = None
 

@@ -21,7 +21,7 @@ from pipelines.services import cluster, models, storage, tracking
 from pipelines.services.storage import StorageError
 from pipelines.training import worker
 from pipelines.training.settings import TrainConfig
-from pipelines.training.train import _publish, train
+from pipelines.training.train import _begin, _publish, train
 from spair_core import images, network, weights
 from spair_core.images import encode_png
 from spair_core.learning import CropConfig, LearningConfig
@@ -278,6 +278,19 @@ def test_a_run_of_an_earlier_version_goes_on(ready):
         train(ready)
 
 
+def test_a_run_that_goes_on_without_its_start_keeps_its_thresholds(ready):
+    begun = replace(ready, start_from="footage-light", references=True, squeeze=True)
+    start = begun.start()
+    trained = begun.trained(start)
+    assert trained != begun.network()
+    assert (
+        _begin(begun, start)
+        == _begin(replace(begun, start_from=None), None)
+        == _begin(begun, start)
+        == trained
+    )
+
+
 def test_thresholds_are_those_of_the_weights_it_starts_from(tmp_path, monkeypatch):
     config = TrainConfig(
         ("x",), str(tmp_path), "z", start_from="footage-light", references=True, squeeze=True
@@ -317,9 +330,8 @@ def test_validation_looks_at_every_set_and_beyond_what_broke(photos, tiny_config
     monkeypatch.setattr(
         ray.train, "get_context", lambda: Mock(get_world_rank=lambda: 0, get_world_size=lambda: 1)
     )
-    monkeypatch.setattr(TrainConfig, "network", lambda self: tiny_config)
     run = Mock()
-    one = worker._Worker(config, GROUPS, shards.list_row_groups([folder], "val"), run, None)
+    one = worker._Worker(config, GROUPS, shards.list_row_groups([folder], "val"), run, tiny_config, None)
     scores = one._validate(one._enter("localize"), 0)
     assert scores.keys() == {"val_mask_precision", "val_mask_recall", "val_density"}
     panels = [call.args[0] for call in run.log_panel.call_args_list]
