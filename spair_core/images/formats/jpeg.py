@@ -186,10 +186,10 @@ def _kept(image: Image.Image, data: bytes) -> dict[str, Any]:
 
 
 def _density(told: Sequence[tuple[int, bytes, int]]) -> bytes:
-    """The shape of its pixels, where the file tells of that and of no resolution (JFIF 1.02: unit 0)."""
+    """Its resolution or the shape of its pixels as JFIF tells it (1.02): the unit, across and down."""
     jfif = next((body for kind, body, _ in told if kind == JFIF_SEGMENT and body.startswith(JFIF)), b"")
     density = jfif[len(JFIF) + 2 : len(JFIF) + 7]
-    return density if density[:1] == b"\0" and all(struct.unpack(">xHH", density)) else b""
+    return density if len(density) == 5 and all(struct.unpack(">xHH", density)) else b""
 
 
 def _is_beside(kind: int, body: bytes) -> bool:

@@ -22,7 +22,6 @@ from spair_core.images.formats.picture_format import (
     cropped,
     deep_colour,
     has_more_frames,
-    resolution,
 )
 
 MOST_TEXT = 1 << 20
@@ -35,20 +34,7 @@ WRITTEN = (*PIXELS, *FRAMES, b"iCCP", b"tEXt", b"zTXt", b"iTXt", b"eXIf")
 """Chunks that Pillow writes, or `put_together` does."""
 OURS = (*WRITTEN, b"sBIT", b"bKGD", b"hIST", b"iDOT")
 """Those beside them that nobody misses: they speak of how the source's pixels were laid out."""
-COPIED = (
-    b"gAMA",
-    b"cHRM",
-    b"sRGB",
-    b"cICP",
-    b"mDCV",
-    b"cLLI",
-    b"pHYs",
-    b"oFFs",
-    b"pCAL",
-    b"sCAL",
-    b"sTER",
-    b"tIME",
-)
+COPIED = tuple(b"gAMA cHRM sRGB cICP mDCV cLLI pHYs oFFs pCAL sCAL sTER tIME".split())
 """Those that hold for any pixels, though they do not say that they may be copied."""
 SAFE_TO_COPY = 0x20
 """The bit of a chunk's last letter that says it (PNG specification, 5.4)."""
@@ -67,7 +53,7 @@ def _kept(image: Image.Image, data: bytes) -> dict[str, Any]:
     beside = [(kind, body) for kind, body in chunks(data) if kind not in WRITTEN and _can_be_copied(kind)]
     behind = data[sum(12 + len(body) for _, body in chunks(data)) + len(SIGNATURE) :]
     found = {"text": texts, "chunks": beside, "behind": behind}
-    return resolution(image) | {name: value for name, value in found.items() if value}
+    return {name: value for name, value in found.items() if value}
 
 
 def _can_be_copied(kind: bytes) -> bool:
@@ -92,8 +78,7 @@ def _lost(image: Image.Image, data: bytes) -> tuple[str, ...]:
 
 
 def _options(picture: Picture, quality: int | None) -> dict[str, Any]:
-    beside = dict(picture.kept.get("chunks", ()))
-    options = {"dpi": picture.kept["dpi"]} if "dpi" in picture.kept and b"pHYs" not in beside else {}
+    options = {"dpi": picture.kept["dpi"]} if "dpi" in picture.kept else {}  # of no file: those have a chunk
     info = PngImagePlugin.PngInfo()
     for key, text in picture.kept.get("text", {}).items():
         if isinstance(text, PngImagePlugin.iTXt):

@@ -122,8 +122,11 @@ def test_the_shape_of_a_jpegs_pixels(photo):
     assert again(wide)[:20] == wide[:20]
     sharp = saved(photo, "JPEG", dpi=(300, 150))
     assert again(sharp)[:20] == sharp[:20]
-    without = data[:2] + data[20:]
-    assert again(without)[13:18] == struct.pack(">BHH", 0, 1, 1)
+    without, cut = data[:2] + data[20:], data[:2] + segment(0xE0, data[6:14]) + data[20:]
+    for other in (without, cut):
+        assert again(other)[13:18] == struct.pack(">BHH", 0, 1, 1)
+    centimetres = data[:13] + struct.pack(">BHH", 2, 117, 59) + data[18:]
+    assert again(centimetres)[:20] == centimetres[:20]
 
 
 def test_the_shape_of_a_gifs_pixels(photo):
