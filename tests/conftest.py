@@ -116,11 +116,10 @@ def cluster(object_store: None, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
     from pipelines.services import cluster as ray_cluster
 
-    with forked.prepared(tmp_path_factory.mktemp("forked")) as environment:
+    with forked.prepared(tmp_path_factory.mktemp("forked")) as place:
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(ray_constants, "SETUP_WORKER_FILENAME", forked.__file__)
-            for name, value in environment.items():
-                patched.setenv(name, value)
+            patched.setenv(forked.PLACE, place)
             ray_cluster.connect(2)
         yield
         ray.shutdown()

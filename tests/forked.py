@@ -41,9 +41,9 @@ REQUEST_BYTES = 1 << 20
 
 
 @contextmanager
-def prepared(folder: Path) -> Iterator[dict[str, str]]:
-    """A process that forks workers, for as long as this lasts; gives what is to be in the environment of the
-    node whose workers are to be so."""
+def prepared(folder: Path) -> Iterator[str]:
+    """A process that forks workers, for as long as this lasts; gives what `PLACE` is to be in the environment
+    of the node whose workers are to be so."""
     place = folder / "socket"
     command = [sys.executable, "-m", "tests.forked", str(place)]
     # Ray gives a worker of one CPU or less this one thread, where torch is imported later than here.
@@ -54,7 +54,7 @@ def prepared(folder: Path) -> Iterator[dict[str, str]]:
             while not place.exists():
                 assert process.poll() is None
                 time.sleep(0.05)
-            yield {PLACE: str(place)}
+            yield str(place)
         finally:
             assert process.stdin is not None
             process.stdin.close()
@@ -74,15 +74,20 @@ def _fork_for_all(place: str) -> None:
             words, standard, _, _ = socket.recv_fds(asking, REQUEST_BYTES, len(STANDARD))
             if words:
                 request = json.loads(words)
-                os.environ.update(request["environment"])
-                importlib.import_module(WORKER)
-                gc.freeze()
+                _import_worker(request["environment"])
                 if os.fork() == 0:
                     listening.close()
                     _become(standard, **request)
             for descriptor in standard:
                 os.close(descriptor)
             asking.close()
+
+
+def _import_worker(environment: dict[str, str]) -> None:
+    if WORKER not in sys.modules:
+        os.environ.update(environment)
+        importlib.import_module(WORKER)
+        gc.freeze()
 
 
 def _become(standard: list[int], words: list[str], folder: str, environment: dict[str, str]) -> None:

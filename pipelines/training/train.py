@@ -46,8 +46,13 @@ def train(config: TrainConfig) -> str:
     filesystem, path = locations.arrow_filesystem(config.storage)
     start = config.start()
     trained = _begin(config, start)
-    job = {"config": config.anywhere(), "groups": groups, "held_out": held_out, "network": trained}
-    job["start"] = start
+    job = {
+        "config": config.anywhere(),
+        "groups": groups,
+        "held_out": held_out,
+        "network": trained,
+        "start": start,
+    }
     cluster.connect(worker_output=True)
     if config.gpu:
         cluster.check_gpus(float(config.fewest), "--no-gpu")
