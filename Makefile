@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 # Written when set-up is complete, so that an interrupted one starts again and a finished one never does
 # until the pinned packages change.
 READY := $(VENV)/ready
-# Tests run in two processes; those on the Ray cluster stay in one of them (tests/conftest.py).
-TWO := --numprocesses 2 --dist loadgroup
+# Tests run in processes beside one another; those on the Ray cluster stay in one (tests/conftest.py). The
+# quick ones compute all the time; of all, one in ten seconds is waited, which a third one on two cores uses.
+BESIDE := --dist loadgroup --numprocesses
 # Imports are most of what a short-lived process does: what was compiled is kept.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -26,14 +27,14 @@ demo: $(READY)
 
 test: $(READY)
 	@$(BIN)/python --version
-	@$(BIN)/python -m pytest $(TWO) --durations=20 $(ARGS)
+	@$(BIN)/python -m pytest $(BESIDE) 3 --durations=20 $(ARGS)
 
 check: $(READY)
 	@$(BIN)/python --version
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest $(TWO) -m "not cluster and not long" $(ARGS)
+	$(BIN)/python -m pytest $(BESIDE) 2 -m "not cluster and not long" $(ARGS)
 
 stack: $(READY)
 	@exec $(BIN)/python -m infra.stack
