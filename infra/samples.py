@@ -71,8 +71,8 @@ def _samples() -> Iterator[tuple[str, Callable[[np.random.Generator], Made]]]:
         config = RainConfig(families=(family,), weights=(1.0,), dry=0, haze=0)
         return lambda rng: add_rain(clean, rng, config)
 
-    def drops(clean: Pixels, family: DropFamily) -> Callable[[np.random.Generator], Made]:
-        config = RaindropConfig(families=(family,), weights=(1.0,), dry=0)
+    def drops(clean: Pixels, family: DropFamily, misted: float) -> Callable[[np.random.Generator], Made]:
+        config = RaindropConfig(families=(family,), weights=(1.0,), misted=misted, dry=0)
         return lambda rng: add_raindrops(clean, rng, config)
 
     def shadow(clean: Pixels, weights: tuple[float, float, float]) -> Callable[[np.random.Generator], Made]:
@@ -92,9 +92,9 @@ def _samples() -> Iterator[tuple[str, Callable[[np.random.Generator], Made]]]:
     yield "rain: light", rain(launch, LIGHT)
     yield "rain: heavy", rain(coffee, HEAVY)
     yield "rain: broad", rain(astronaut, BROAD)
-    yield "raindrops: beads", drops(launch, BEADS)
-    yield "raindrops: large", drops(astronaut, LARGE)
-    yield "raindrops: flat", drops(coffee, FLAT)
+    yield "raindrops: beads", drops(launch, BEADS, 0)
+    yield "raindrops: large", drops(astronaut, LARGE, 0)
+    yield "raindrops: flat, and mist", drops(coffee, FLAT, 1)
     yield "shadow: foliage", shadow(coffee, (0, 0, 1))
     yield "shadow: edges", shadow(cat, (0, 1, 0))
     yield "shadow: blob", shadow(astronaut, (1, 0, 0))

@@ -3,7 +3,8 @@
 Drops are domes of water, merged where they touch. Light is bent by the slope of their surface: a drop
 shows the scene upside down in a wide angle, with the brighter sky below, and darkens towards its rim.
 The camera looks past them, so they are out of focus: their light and their cover are blurred by the
-disc of confusion, and what they leave of the scene shows through.
+disc of confusion, and what they leave of the scene shows through. Glass is often misted as well: water
+too fine to be seen as drops mixes in light from all around, which lifts the dark and dims the bright.
 """
 
 from __future__ import annotations
@@ -73,6 +74,10 @@ class RaindropConfig:
     """Share of the light that is lost at the rim."""
     sunny: float = 0.25
     """Share of pictures whose drops glint."""
+    misted: float = 0.5
+    """Share of wet pictures whose glass is misted as well."""
+    mist: Range = (0.1, 0.6)
+    """Share of the light that comes from all around where the mist is densest."""
     dry: float = 0.12
     """Share of pictures that stay as they are."""
     threshold: float = THRESHOLD
@@ -84,6 +89,7 @@ ON_WINDSCREENS = RaindropConfig(
     weights=(0.36, 0.17, 0.19, 0.13, 0.15),
     overcast=(0.05, 0.65),
     rim=(0.15, 0.75),
+    misted=0.25,
 )
 """Before a dashcam: small and nearly in focus as well as large and soft."""
 
@@ -247,14 +253,40 @@ class _Optics:
         )
 
 
+@dataclass(frozen=True)
+class _Mist:
+    """Water too fine to be seen as drops: `share` [H, W, 1] of the light comes from all around, where it is
+    that of the picture on average or, by `overcast`, of the sky."""
+
+    share: Floats
+    overcast: float
+
+    @classmethod
+    def drawn(cls, size: tuple[int, int], rng: np.random.Generator, config: RaindropConfig) -> _Mist:
+        if rng.random() >= config.misted:
+            return cls(np.zeros((*size, 1), np.float32), 0.0)
+        across = rng.integers(2, 10)  # patches along the longer side
+        grid = [max(2, round(across * side / max(size)) + 1) for side in size]
+        patches = Image.fromarray(rng.standard_normal(grid).astype(np.float32))
+        field = np.asarray(patches.resize(size[::-1], Image.Resampling.BICUBIC))
+        amount, contrast = rng.uniform(-1.5, 1.5), rng.uniform(1, 5)
+        share = rng.uniform(*config.mist) / (1 + np.exp(-contrast * (field + amount)))
+        return cls(share[..., None].astype(np.float32), rng.uniform(0, 0.5))
+
+    def before(self, light: Floats, sky: Floats, mean: Floats) -> Floats:
+        """[H, W, 3]: light that comes through it; `sky` and `mean` [3] are those of the scene."""
+        around = (1 - self.overcast) * mean + self.overcast * sky
+        return np.asarray(light + self.share * (around - light))
+
+
 class _WetGlass:
     """The water on the glass before pictures of one size: where it is and how it bends light, which is the
     same whatever is behind it."""
 
     def __init__(
-        self, size: tuple[int, int], glass: _Glass, domes: Domes, optics: _Optics, defocus: float
+        self, size: tuple[int, int], glass: _Glass, domes: Domes, optics: _Optics, defocus: float, mist: _Mist
     ) -> None:
-        self.size, self.glass, self.optics, self.defocus = size, glass, optics, defocus
+        self.size, self.glass, self.optics, self.defocus, self.mist = size, glass, optics, defocus, mist
         self.cover, slope = domes.at_scale(glass.grain).surface(glass.size)
         self.wet = np.flatnonzero(self.cover)
         normal = slope.reshape(2, -1)[:, self.wet]
@@ -266,7 +298,8 @@ class _WetGlass:
         self.seen = [_mirrored(place, short) for place, short in self._seen()]
         self.own_share, self.sky_share, self.glint = self._shares()
         alone = _disc_blurred(self.cover[..., None], defocus / glass.grain)
-        self.covered = glass.cut(alone, size)[..., 0]
+        self.covered = glass.cut(alone, size)
+        self.clear = (self.covered < CLEAR) & (mist.share < CLEAR)
 
     @classmethod
     def drawn(cls, size: tuple[int, int], rng: np.random.Generator, config: RaindropConfig) -> _WetGlass:
@@ -275,7 +308,8 @@ class _WetGlass:
         defocus = rng.uniform(*family.defocus)
         glass = _Glass.before(size, defocus)
         domes = draw_domes(glass.extent, rng, family)
-        return cls(size, glass, domes, _Optics.drawn(rng, family, config), defocus)
+        optics = _Optics.drawn(rng, family, config)
+        return cls(size, glass, domes, optics, defocus, _Mist.drawn(size, rng, config))
 
     def _seen(self) -> Iterator[tuple[Floats, int]]:
         """Rows and columns, in the reduced picture, that each wet point of the glass shows; and its sides."""
@@ -299,14 +333,15 @@ class _WetGlass:
 
     def before(self, clean: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """uint8 [H, W, 3] as seen through the glass."""
-        blurred = _disc_blurred(self._light(clean), self.defocus / self.glass.grain)
-        through = linear(clean) * (1 - self.covered)[..., None] + self.glass.cut(blurred, self.size)
-        return np.where((self.covered < CLEAR)[..., None], clean, coded(through))
-
-    def _light(self, clean: NDArray[np.uint8]) -> Floats:
-        """[*glass.size, 3]: the light from each point of the glass, times cover."""
         small = _reduced(clean, self.smaller)
         sky = (self.optics.sky * np.maximum(SKY, small.reshape(-1, 3).max(0))).astype(np.float32)
+        blurred = _disc_blurred(self._light(small, sky), self.defocus / self.glass.grain)
+        through = linear(clean) * (1 - self.covered) + self.glass.cut(blurred, self.size)
+        misted = self.mist.before(through, sky, small.mean((0, 1)))
+        return np.where(self.clear, clean, coded(misted))
+
+    def _light(self, small: Floats, sky: Floats) -> Floats:
+        """[*glass.size, 3]: the light from each point of the glass, times cover, of the reduced picture's."""
         shown = np.zeros((self.cover.size, 3), dtype=np.float32)
         shown[self.wet] = (
             small[self.seen[0], self.seen[1]] * self.own_share + sky * self.sky_share + self.glint

@@ -11,6 +11,7 @@ from spair_core.degradations.raindrops import (
     Domes,
     RaindropConfig,
     add_raindrops,
+    drops_over,
 )
 from spair_core.masks import mask_from_pair
 
@@ -19,7 +20,11 @@ WET = RaindropConfig(dry=0)
 
 
 def only(family, **changes):
-    return replace(WET, families=(family,), weights=(1,), **changes)
+    return replace(WET, families=(family,), weights=(1,), **{"misted": 0, **changes})
+
+
+SPECK = replace(DROPS, coverage=(0, 0), radius=(0.5, 0.5), lumps=(0, 0), running=0, defocus=(0.1, 0.1))
+"""A drop that is hardly one: what is seen is the mist beside it."""
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
@@ -117,6 +122,41 @@ def test_drops_are_brighter_below(photos):
         inside = (wet[:-1] > 75) & (wet[1:] > 75) & (np.abs(rises) < 20)
         lower.append(rises[inside].mean())
     assert min(lower) > 0
+
+
+def test_mist_lifts_the_dark_and_dims_the_bright_towards_the_light_around():
+    clean = np.zeros((120, 160, 3), np.uint8)
+    clean[:, 80:] = 200
+    densest = []
+    for seed in range(6):
+        wet, mask = add_raindrops(
+            clean, np.random.default_rng(seed), only(SPECK, misted=1, mist=(0.5, 0.5), sky=(0, 0))
+        )
+        assert wet[:, :80].max() < wet[:, 80:].min()
+        assert np.median(wet[:, :80]) > 0
+        assert np.median(wet[:, 80:]) < 200
+        assert (mask == mask_from_pair(wet, clean)).all()
+        densest.append(wet[:, :80].max())
+    # In light, a half of what all send on average (a half of the bright side's), less the dark sky's share.
+    assert 80 < max(densest) <= round(255 * ((200 / 255) ** 2.2 / 4) ** (1 / 2.2)) + 1
+
+
+def test_mist_lies_smoothly_and_stands_still_on_the_glass():
+    bright, dark = (np.full((120, 160, 3), level, np.uint8) for level in (230, 30))
+    dark[60:] = 200
+    config = only(SPECK, misted=1, mist=(0.5, 0.5))
+    one, other, again = drops_over([dark, bright, dark], np.random.default_rng(5), config)
+    assert (one == again).all()
+    assert (one != dark).any()
+    assert (other != bright).any()
+    steps = np.abs(np.diff(one[:50].astype(int), axis=0))
+    assert np.percentile(steps, 99) <= 6
+
+
+def test_without_mist_what_no_drop_covers_is_as_it_was(photos):
+    clean = photos[0][:120, :160]
+    wet, _ = add_raindrops(clean, np.random.default_rng(0), only(SPECK))
+    assert (wet != clean).any(axis=2).sum() < 40
 
 
 def test_defocus_softens_edges(photos):
