@@ -246,12 +246,24 @@ def opened(data: bytes, limits: DecodeLimits) -> Iterator[Image.Image]:
     except PictureError:
         raise
     except UnidentifiedImageError as error:
-        raise PictureError(f"not a picture of a known format ({', '.join(NAMES)})") from error
+        raise PictureError(_unidentified(data)) from error
     except Image.DecompressionBombError as error:
         most = min(limits.max_pixels, 2 * (Image.MAX_IMAGE_PIXELS or limits.max_pixels))
         raise PictureError(f"more pixels than the limit of {most:,}") from error
     except DAMAGE as error:
         raise PictureError(f"damaged or cut short: {' '.join(str(error).split())}") from error
+
+
+def _unidentified(data: bytes) -> str:
+    """Why Pillow finds no picture: it begins as none does, or as one of a kind that is not read."""
+    for name in NAMES:
+        accepts = Image.OPEN[name][1]
+        if accepts is not None and accepts(data[:16]) is True:
+            return (
+                f"a {name} that is damaged, or of a kind that cannot be read (floating point, 12 bit, grey "
+                "with alpha of 16 bit); save it anew with 8 or 16 bit a channel"
+            )
+    return f"not a picture of a known format ({', '.join(NAMES)})"
 
 
 def _check_header(image: Image.Image, limits: DecodeLimits) -> None:

@@ -67,8 +67,8 @@ def _boxes_beside(data: bytes) -> bytes:
 
 
 def _avif_kept(image: Image.Image, data: bytes) -> dict[str, Any]:
-    across, down = (bool(_avif_flags(data) & flag) for flag in (0x08, 0x04))
-    sampling = "4:2:0" if across and down else "4:2:2" if across else "4:4:4"
+    grey, across, down = (bool(_avif_flags(data) & flag) for flag in (0x10, 0x08, 0x04))
+    sampling = "4:0:0" if grey else "4:2:0" if across and down else "4:2:2" if across else "4:4:4"
     return {**_kept(image, data), "subsampling": sampling, "bit_depth": _avif_bits(data)}
 
 
@@ -333,7 +333,7 @@ AVIF = PictureFormat(
     _avif_lost,
     _completed,
     alpha=True,
-    modes=frozenset(),
+    modes=frozenset({"L"}),
     deep=_deep_avif,
     deep_read=_deep_avif_read,
     lossless=_is_lossless,

@@ -42,6 +42,8 @@ INSIDE = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo, ExifTags.IFD.Interop)
 """Directories within the directory."""
 COMPRESSION, OLD_JPEG = 259, 6
 STRIPS, SIZES, TILES, TILE_SIZES = 273, 279, 324, 325
+DEEP_COMPRESSIONS = ("raw", "tiff_adobe_deflate", "tiff_deflate")
+"""Of 16 bit of colour; others become the second."""
 PREFIX = b"II*\0"
 MOST_BYTES = 1 << 32
 COMPRESSIONS = frozenset({"raw", "packbits", "tiff_lzw", "tiff_adobe_deflate", "zstd", "lzma"})
@@ -83,6 +85,8 @@ def _lost(image: Image.Image, data: bytes) -> tuple[str, ...]:
     bits = max(directory.get(ExifTags.Base.BitsPerSample, (8,)))
     if bits > 8 and not _is_deep(image) and image.mode not in SIXTEEN_BIT:
         found.append(f"its {bits} bit, made 8")
+    if _is_deep(image) and (compression := image.info.get("compression", "raw")) not in DEEP_COMPRESSIONS:
+        found.append(f"its compression ({compression}): 16 bit of colour are written in Deflate")
     return tuple(found)
 
 
@@ -131,12 +135,14 @@ def _as_coded(image: Image.Image, picture: Picture) -> Image.Image:
 def _deep(picture: Picture, quality: int | None) -> bytes:
     """By tifffile, in deflated strips."""
     planes = [picture.pixels] + ([] if picture.alpha is None else [picture.alpha[..., None]])
+    raw = picture.kept.get("compression") == "raw"
     stream = io.BytesIO()
     tifffile.imwrite(
         stream,
         np.concatenate(planes, axis=2),
         photometric="rgb",
-        compression=None if picture.kept.get("compression") == "raw" else "zlib",
+        compression=None if raw else "zlib",
+        predictor=not raw,
         extrasamples=None if picture.alpha is None else ["unassalpha"],
         resolution=picture.kept.get("dpi"),
         resolutionunit="INCH" if "dpi" in picture.kept else None,

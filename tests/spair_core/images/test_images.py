@@ -6,6 +6,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin, TiffImagePlugin
 
 from spair_core import images
@@ -308,6 +309,13 @@ def test_what_is_no_picture():
         bytes(1000),
     ):
         assert "not a picture of a known format" in refused(data)
+
+
+def test_kinds_of_a_format_that_are_not_read(photo):
+    stream = io.BytesIO()
+    tifffile.imwrite(stream, np.asarray(photo).astype(np.float32), photometric="rgb")
+    assert "a TIFF that is damaged, or of a kind that cannot be read" in refused(stream.getvalue())
+    assert "a JPEG that is damaged" in refused(saved(photo, "JPEG")[:4] + bytes(100))
 
 
 @pytest.mark.parametrize("format", ["ICO", "DDS", "SGI", "PDF"])

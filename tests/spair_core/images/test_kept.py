@@ -189,6 +189,29 @@ def test_a_heic_without_loss_stays_one(photo):
     assert (np.asarray(Image.open(io.BytesIO(again(data)))) == np.asarray(photo) ^ 1).all()
 
 
+@pytest.mark.parametrize(("compression", "told"), [("zlib", ""), ("none", ""), ("lzw", "(tiff_lzw)")])
+def test_a_deep_tiffs_compression_stays_or_is_named(photo, compression, told):
+    number = {"none": 1, "lzw": 5, "zlib": 8}[compression]
+    wide = np.asarray(photo)[..., ::-1].astype(np.uint16) * 257
+    data = cv2.imencode(".tiff", wide, [cv2.IMWRITE_TIFF_COMPRESSION, number])[1].tobytes()
+    before, after = (Image.open(io.BytesIO(file)).info["compression"] for file in (data, again(data)))
+    assert ("compression" in lost(data)) == bool(told)
+    assert told in lost(data)
+    assert after == ("tiff_adobe_deflate" if told else before)
+
+
+@pytest.mark.parametrize("clear", [False, True], ids=["opaque", "with alpha"])
+def test_a_grey_avif_stays_one(photo, clear):
+    grey = photo.convert("L")
+    if clear:
+        grey.putalpha(photo.convert("L").point(lambda level: 255 - level // 2))
+    data = saved(grey, "AVIF", subsampling="4:0:0")
+    copy = again(data)
+    assert copy[copy.find(b"av1C") + 6] & 0x10
+    assert Image.open(io.BytesIO(copy)).mode == Image.open(io.BytesIO(data)).mode
+    assert lost(data) == ""
+
+
 def test_an_avif_keeps_its_sampling_and_its_colours(photo):
     for sampling, flags in (("4:4:4", 0), ("4:2:2", 0x08), ("4:2:0", 0x0C)):
         data = saved(photo, "AVIF", subsampling=sampling)
@@ -230,8 +253,11 @@ def test_an_avif_of_more_than_8_bit(photo, bits):
 @pytest.mark.parametrize("suffix", [".ppm", ".jp2", ".png", ".tiff"])
 def test_colour_of_16_bit(photo, suffix):
     wide = np.asarray(photo).astype(np.uint16) * 257 + np.arange(80, dtype=np.uint16)[:, None] % 7
-    whole = [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000]
-    data = cv2.imencode(suffix, wide[..., ::-1].copy(), whole if suffix == ".jp2" else [])[1].tobytes()
+    whole = {
+        ".jp2": [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000],
+        ".tiff": [cv2.IMWRITE_TIFF_COMPRESSION, 8],
+    }
+    data = cv2.imencode(suffix, wide[..., ::-1].copy(), whole.get(suffix, []))[1].tobytes()
     picture = images.decode(data, deep=True)
     assert (picture.pixels == wide).all()
     assert picture.lost == ()
