@@ -172,6 +172,7 @@ def _kept(image: Image.Image, data: bytes) -> dict[str, Any]:
         found["qtables"] = {number: list(table) for number, table in tables.items()}
         found["subsampling"] = _sampling(image)
         found["progressive"] = bool(image.info.get("progressive"))
+        found["keep_rgb"] = _is_rgb(image)
     if 0 < len(image.info.get("xmp", b"")) <= MOST_XMP:
         found["xmp"] = image.info["xmp"]
     told, end = segments(data)
@@ -183,6 +184,14 @@ def _kept(image: Image.Image, data: bytes) -> dict[str, Any]:
     found["behind"] = data[end:], end, _index(data)
     found["density"] = _density(told)
     return found
+
+
+def _is_rgb(image: Image.Image) -> bool:
+    """Whether red, green and blue are coded as they are: by Adobe's mark or by their names (libjpeg)."""
+    if image.mode != "RGB" or "jfif" in image.info:
+        return False
+    named = bytes(number for number, *_ in getattr(image, "layer", ())) == b"RGB"
+    return bool(image.info.get("adobe_transform", int(not named)) == 0)
 
 
 def _density(told: Sequence[tuple[int, bytes, int]]) -> bytes:

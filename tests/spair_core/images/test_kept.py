@@ -116,6 +116,17 @@ def test_the_resolution_of_a_png_or_the_shape_of_its_pixels(photo, deep, measure
     assert images.decode(copy, deep=True).pixels.dtype == (np.uint16 if deep else np.uint8)
 
 
+@pytest.mark.parametrize("mark", [True, False], ids=["Adobe's mark", "names"])
+def test_a_jpeg_of_red_green_and_blue_stays_one(photo, mark):
+    data = saved(photo, "JPEG", keep_rgb=True, quality=90)
+    assert data[2:4] == b"\xff\xee"
+    copy = again(data if mark else data[:2] + data[18:])
+    assert [number for number, *_ in Image.open(io.BytesIO(copy)).layer] == [*b"RGB"]
+    assert np.abs(np.asarray(Image.open(io.BytesIO(copy))).astype(int) - np.asarray(photo)).mean() < 4
+    luma = again(saved(photo, "JPEG"))
+    assert [number for number, *_ in Image.open(io.BytesIO(luma)).layer] == [1, 2, 3]
+
+
 def test_the_shape_of_a_jpegs_pixels(photo):
     data = saved(photo, "JPEG")
     wide = data[:13] + struct.pack(">BHH", 0, 16, 11) + data[18:]
