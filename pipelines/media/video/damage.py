@@ -44,6 +44,8 @@ APART = Fraction(1)
 LEAPS, LEAP = dict.fromkeys(BACKS, Fraction(60)), Fraction(6 * 3600)
 """And by which it goes forward: in streams, whose damage may be a time's, and in files that have an index,
 of which some hold no more."""
+SILENT = ("hevc",)
+"""Decoders that pass over a damaged packet without an error; each of theirs holds a frame."""
 ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 
@@ -210,7 +212,10 @@ class Damage:
         if self.late:
             found.append("a track that begins on the way is not kept")
         if self.undecoded:
-            found.append(f"{self.undecoded} of its packets are too damaged to be shown")
+            which = "packets is" if self.undecoded == 1 else "packets are"
+            found.append(f"{self.undecoded} of its {which} too damaged to be shown")
+        if track.codec_context.name in SILENT and (lost := self._not_shown()):
+            found.append(f"{lost:,} of its frames cannot be shown, damaged or built on what is not there")
         if self.resized:
             found.append(
                 "from frame {} on it has another size, {}, and is scaled to the first".format(*self.resized)
@@ -220,6 +225,10 @@ class Damage:
                 "from frame {} on it has other samples ({}), made like the first".format(*self.repacked)
             )
         return tuple(found)
+
+    def _not_shown(self) -> int:
+        """Packets of a codec that has a frame in each, and no frame."""
+        return max(self.seen - self.shown - self.leading - self.undecoded, 0)
 
     def _cut(self, container: InputContainer, track: Any) -> Iterator[str]:
         length = (container.duration or 0) / av.time_base
@@ -262,8 +271,9 @@ def decoder_of(track: Any) -> Any:
         alpha = av.CodecContext.create(other, "r")
         alpha.extradata = context.extradata
         return alpha
-    # With a frame a thread, a broken packet at the end takes those before it along, and nothing is told.
-    context.thread_type = "SLICE"
+    # With a frame a thread, a broken packet at the end takes those before it along, and nothing is told; with
+    # slices, H.264's decoder does without its look at what is damaged within a packet.
+    context.thread_type = "NONE" if context.name == "h264" else "SLICE"
     return context
 
 
