@@ -97,7 +97,7 @@ ON_WINDSCREENS = RaindropConfig(
 def add_raindrops(
     clean: NDArray[np.uint8], rng: np.random.Generator, config: RaindropConfig | None = None
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """uint8 [H, W, 3] -> the same behind wet glass, and the mask bool [H, W] of its drops.
+    """uint8 [H, W, 3] -> the same behind wet glass, and the mask bool [H, W] of its water.
 
     The mask is `mask_from_pair`'s at `config.threshold`: of a drop, what can be seen. A drop that
     shows sky before sky takes nothing away, and pairs from real glass, which have no other mask, are
@@ -262,9 +262,9 @@ class _Mist:
     overcast: float
 
     @classmethod
-    def drawn(cls, size: tuple[int, int], rng: np.random.Generator, config: RaindropConfig) -> _Mist:
+    def drawn(cls, size: tuple[int, int], rng: np.random.Generator, config: RaindropConfig) -> _Mist | None:
         if rng.random() >= config.misted:
-            return cls(np.zeros((*size, 1), np.float32), 0.0)
+            return None
         across = rng.integers(2, 10)  # patches along the longer side
         grid = [max(2, round(across * side / max(size)) + 1) for side in size]
         patches = Image.fromarray(rng.standard_normal(grid).astype(np.float32))
@@ -284,7 +284,13 @@ class _WetGlass:
     same whatever is behind it."""
 
     def __init__(
-        self, size: tuple[int, int], glass: _Glass, domes: Domes, optics: _Optics, defocus: float, mist: _Mist
+        self,
+        size: tuple[int, int],
+        glass: _Glass,
+        domes: Domes,
+        optics: _Optics,
+        defocus: float,
+        mist: _Mist | None,
     ) -> None:
         self.size, self.glass, self.optics, self.defocus, self.mist = size, glass, optics, defocus, mist
         self.cover, slope = domes.at_scale(glass.grain).surface(glass.size)
@@ -299,7 +305,9 @@ class _WetGlass:
         self.own_share, self.sky_share, self.glint = self._shares()
         alone = _disc_blurred(self.cover[..., None], defocus / glass.grain)
         self.covered = glass.cut(alone, size)
-        self.clear = (self.covered < CLEAR) & (mist.share < CLEAR)
+        self.clear = self.covered < CLEAR
+        if mist is not None:
+            self.clear &= mist.share < CLEAR
 
     @classmethod
     def drawn(cls, size: tuple[int, int], rng: np.random.Generator, config: RaindropConfig) -> _WetGlass:
@@ -337,8 +345,9 @@ class _WetGlass:
         sky = (self.optics.sky * np.maximum(SKY, small.reshape(-1, 3).max(0))).astype(np.float32)
         blurred = _disc_blurred(self._light(small, sky), self.defocus / self.glass.grain)
         through = linear(clean) * (1 - self.covered) + self.glass.cut(blurred, self.size)
-        misted = self.mist.before(through, sky, small.mean((0, 1)))
-        return np.where(self.clear, clean, coded(misted))
+        if self.mist is not None:
+            through = self.mist.before(through, sky, small.mean((0, 1)))
+        return np.where(self.clear, clean, coded(through))
 
     def _light(self, small: Floats, sky: Floats) -> Floats:
         """[*glass.size, 3]: the light from each point of the glass, times cover, of the reduced picture's."""

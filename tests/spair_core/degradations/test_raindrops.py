@@ -20,7 +20,7 @@ WET = RaindropConfig(dry=0)
 
 
 def only(family, **changes):
-    return replace(WET, families=(family,), weights=(1,), **{"misted": 0, **changes})
+    return replace(WET, families=(family,), weights=(1,), **({"misted": 0} | changes))
 
 
 SPECK = replace(DROPS, coverage=(0, 0), radius=(0.5, 0.5), lumps=(0, 0), running=0, defocus=(0.1, 0.1))

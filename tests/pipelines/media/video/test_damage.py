@@ -56,15 +56,8 @@ def test_a_packet_that_was_cut_takes_no_frame_along(tmp_path, share):
 @pytest.mark.parametrize(("suffix", "codec"), [(".mp4", "libx264"), (".mp4", "libx265"), (".mkv", "mpeg4")])
 def test_bad_bytes_in_the_middle_are_told_by_their_frames(tmp_path, suffix, codec):
     source = filmed(tmp_path / f"in{suffix}", codec=codec, frames=40, options=_quiet(codec), size=(96, 128))
-    data = bytearray(source.read_bytes())
-    with av.open(str(source)) as clip:
-        packets = [packet for packet in clip.demux(video=0) if packet.size]
-        at = packets[22].pos
-        length = packets[22].size
-    data[at + length // 3 : at + length // 3 + 200] = bytes(
-        np.random.default_rng(1).integers(0, 256, 200).tolist()
-    )
-    source.write_bytes(data)
+    at, size = _packets(source)[22]
+    source.write_bytes(_spoilt(source.read_bytes(), at + size // 3, 200, np.random.default_rng(1)))
     runs, notes = restored(source, tmp_path / f"out{suffix}")
     assert len(seen(runs)) > 20
     assert any("damaged" in note for note in notes), notes
@@ -75,16 +68,12 @@ def test_no_damage_within_a_packet_goes_untold_that_its_decoder_sees(tmp_path, c
     """Of H.264 that is all that changes a frame; of HEVC what shows less."""
     source = filmed(tmp_path / "in.mp4", codec=codec, frames=40, options=_quiet(codec), size=(192, 256))
     whole, frames = source.read_bytes(), seen(clips.read(source, None))
-    with av.open(str(source)) as clip:
-        packets = [(packet.pos, packet.size) for packet in clip.demux(video=0) if packet.size]
+    packets = _packets(source)
     damaged = untold = 0
     for seed in range(12):
         rng = np.random.default_rng(seed)
         at, size = packets[int(rng.integers(5, 35))]
-        data = bytearray(whole)
-        bad = slice(at + size // 3, at + size // 3 + min(200, size // 2))
-        data[bad] = rng.integers(0, 256, bad.stop - bad.start, dtype=np.uint8).tobytes()
-        source.write_bytes(data)
+        source.write_bytes(_spoilt(whole, at + size // 3, min(200, size // 2), rng))
         runs = list(clips.read(source, None))
         left = seen(runs)
         worse = len(left) < 40 or (codec == "libx264" and (left != frames).any())
@@ -92,6 +81,16 @@ def test_no_damage_within_a_packet_goes_untold_that_its_decoder_sees(tmp_path, c
         untold += worse and not any("damaged" in note for run in runs for note in run.notes)
     assert damaged > 6
     assert untold == 0
+
+
+def _packets(source):
+    """(place in the file, bytes) of each of the pictures' packets."""
+    with av.open(str(source)) as clip:
+        return [(packet.pos, packet.size) for packet in clip.demux(video=0) if packet.size]
+
+
+def _spoilt(data, at, count, rng):
+    return data[:at] + bytes(rng.integers(0, 256, count).tolist()) + data[at + count :]
 
 
 def _quiet(codec):
