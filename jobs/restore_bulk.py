@@ -19,7 +19,7 @@ from pipelines.services.faults import NothingThereError, TooManyLostError
 
 
 def main(config: RestoreConfig) -> int:
-    """Restore; 4 where a larger share than `max_lost_share` was lost, or some items failed."""
+    """Restore; 4 where a larger share than `most_lost` was lost, or some items failed."""
     if config.dry_run:
         return _tell(config)
     try:
@@ -35,10 +35,10 @@ def main(config: RestoreConfig) -> int:
         )
     _report(config)
     failed = summary.count("failed")
-    if summary.too_many_lost(config.max_lost_share):
+    if summary.too_many_lost(config.most_lost):
         print(
             f"error: {summary.lost_share:.0%} of the items were rejected or failed (limit "
-            f"{config.max_lost_share:.0%}): is {config.source} what you meant?",
+            f"{config.most_lost:.0%}): is {config.source} what you meant?",
             file=sys.stderr,
         )
         return TOO_MANY_BAD

@@ -74,7 +74,7 @@ class RestoreConfig(Settings, Route):
     """A picture, or a run of a clip's frames, that takes longer to read, restore or write is given up."""
     max_lost_share: float = 0.5
     """A larger share of rejected and failed items (of a hundred or more) stops the job while it runs, and
-    makes it fail at its end."""
+    makes it fail at its end; not where rejected ones are tried again."""
     panels: int = 4
     """Before/after pictures to keep."""
     experiment: str = "spair-restoration"
@@ -88,6 +88,11 @@ class RestoreConfig(Settings, Route):
             raise ValueError("wait_minutes is a time, piece_minutes one above 0")
         if self.num_gpus < 0 or self.panels < 0 or self.max_lost_share < 0:
             raise ValueError("num_gpus, panels and max_lost_share are at least 0")
+
+    @property
+    def most_lost(self) -> float:
+        """The share over which too much is lost: of items that were rejected before, all may be again."""
+        return 1.0 if self.selection.redrive == REJECTED else self.max_lost_share
 
     @property
     def options(self) -> str:
@@ -148,7 +153,7 @@ def _begin(config: RestoreConfig, model: ResolvedModel) -> None:
 
 
 def _ledger(config: RestoreConfig, model: ResolvedModel, work: Work, book: Manifest) -> Ledger:
-    accounts = Accounts(work.destination, config.options, model.digest, config.panels, config.max_lost_share)
+    accounts = Accounts(work.destination, config.options, model.digest, config.panels, config.most_lost)
     joining = partial(join.remote, replace(work, model=b""))
     return Ledger(accounts, book, Summary(manifest=book.uri), joining)
 

@@ -19,6 +19,7 @@ from safetensors.torch import load, save
 
 from pipelines.restoration import ledger, pieces, restore, stream
 from pipelines.restoration.manifest import FAILED, IGNORED, REJECTED, RESTORED, Manifest
+from pipelines.restoration.plan import Selection
 from pipelines.services import models, storage
 from pipelines.services.faults import TooManyLostError
 from spair_core import images, weights
@@ -204,3 +205,5 @@ def test_a_run_stops_by_itself_where_most_items_are_lost(cluster, footage, mlflo
     with pytest.raises(TooManyLostError, match=r"100% of . items could not be restored .*: not a picture"):
         restore.restore(config)
     assert restore.restore(replace(config, max_lost_share=1)).already >= 5
+    again = replace(config, selection=Selection(redrive="rejected"))
+    assert restore.restore(again).count(REJECTED) == 8  # as many as before, which stops nothing
