@@ -72,8 +72,10 @@ class Stream:
     def in_hand(self, seconds: float) -> Iterator[dict[str, Any]]:
         """Take nothing more up, and give what is in hand and done in so many seconds."""
         self.quarantine.give_up()
-        yield from self.rows(seconds)
-        self._ended.set()
+        try:
+            yield from self.rows(seconds)
+        finally:
+            self._ended.set()
 
     def _pull(self) -> None:
         try:

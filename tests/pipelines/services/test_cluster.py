@@ -1,4 +1,8 @@
-"""The embedded cluster, where the machine is too busy for it."""
+"""The embedded cluster, where the machine is too busy for it, and where nobody asked for it."""
+
+import os
+import subprocess
+import sys
 
 import pytest
 import ray
@@ -59,3 +63,10 @@ def test_gpus_that_are_not_there_are_told_or_waited_for(monkeypatch, capsys):
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")  # which may bring up nodes
     cluster.check_gpus(1.0)
     assert "waiting for a node with a GPU" in capsys.readouterr().err
+
+
+def test_nothing_but_connect_starts_a_cluster():
+    code = "import pipelines, ray\ntry: ray.put(1)\nexcept Exception as error: print(error)"
+    env = {name: value for name, value in os.environ.items() if name != "RAY_ENABLE_AUTO_CONNECT"}
+    shown = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert "Ray has not been started yet" in shown.stdout
