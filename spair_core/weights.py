@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, deserialize
@@ -148,6 +149,12 @@ def shipped_names() -> tuple[str, ...]:
     """Names of the weights that come with SPAIR, such as `rain-light`."""
     files = (file.name for file in (resources.files("spair_core") / "shipped").iterdir())
     return tuple(sorted(name.removesuffix(SHIPPED) for name in files if name.endswith(SHIPPED)))
+
+
+def named(name: str) -> bytes:
+    """A model file by its path, or shipped weights by their name. Raises WeightsError, which lists these,
+    where there is neither, and OSError where the file cannot be read."""
+    return shipped(name) if name in shipped_names() or not Path(name).exists() else Path(name).read_bytes()
 
 
 def shipped(name: str) -> bytes:

@@ -1,8 +1,8 @@
 """How the networks learn, on one device and without a cluster, from settings that need no torch.
 
 `learner` is a training step, `samples` makes the crops that it takes; `pack` is a file of pictures and clips,
-and `pool` the windows drawn out of it; `single` trains from such a file on one device
-(`python -m spair_core.learning.single`), `ablation` several networks that see less and less.
+and `pool` the windows drawn out of it; `single` trains from it (`python -m spair_core.learning.single`),
+`ablation` networks that see less and less, and `judging` says what weights make of what they have not seen.
 """
 
 from importlib import import_module

@@ -146,10 +146,8 @@ def started_from(name: str | None, preset: str, *, references: bool, squeeze: bo
     config = replace(base, references=references, localizer=replace(base.localizer, squeeze=squeeze))
     if name is None:
         return Spair(config)
-    file = Path(name)
-    data = weights.shipped(name) if name in weights.shipped_names() else file.read_bytes()
     try:
-        return network.grown(weights.load(data)[0], config)
+        return network.grown(weights.load(weights.named(name))[0], config)
     except ValueError as error:
         raise WeightsError(f"{name}: cannot be continued as {preset}: {error}") from error
 
