@@ -3,4 +3,4 @@
 A degradation is one module and one entry in `catalogue`; `crops` cuts and degrades what training sees.
 """
 
-__all__ = ["branches", "catalogue", "crops", "degradation", "motion", "rain", "raindrops", "shadows"]
+__all__ = ["catalogue", "crops", "degradation", "lookalikes", "motion", "rain", "raindrops", "shadows"]
