@@ -18,7 +18,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from infra.footage import zoom
-from spair_core.degradations.motion import MotionConfig, add_motion_blur, average_frames
+from spair_core.degradations.lookalikes import BranchConfig, CloudConfig, add_branches, add_clouds
+from spair_core.degradations.motion import (
+    FocusConfig,
+    MotionConfig,
+    add_motion_blur,
+    average_frames,
+    soften,
+)
 from spair_core.degradations.rain import BROAD, HEAVY, LIGHT, Family, RainConfig, add_rain
 from spair_core.degradations.raindrops import BEADS, FLAT, LARGE, DropFamily, RaindropConfig, add_raindrops
 from spair_core.degradations.shadows import ShadowConfig, add_shadow
@@ -75,6 +82,9 @@ def _samples() -> Iterator[tuple[str, Callable[[np.random.Generator], Made]]]:
         config = RaindropConfig(families=(family,), weights=(1.0,), misted=misted, dry=0)
         return lambda rng: add_raindrops(clean, rng, config)
 
+    def none(alike: Callable[[np.random.Generator], Pixels]) -> Callable[[np.random.Generator], Made]:
+        return lambda rng: (alike(rng), np.zeros((HEIGHT, WIDTH), dtype=np.bool_))
+
     def shadow(clean: Pixels, weights: tuple[float, float, float]) -> Callable[[np.random.Generator], Made]:
         config = ShadowConfig(weights=weights, coverage=(0.25, 0.5), remaining=(0.15, 0.4), dry=0)
         return lambda rng: add_shadow(clean, rng, config)
@@ -101,6 +111,9 @@ def _samples() -> Iterator[tuple[str, Callable[[np.random.Generator], Made]]]:
     yield "blur: shaken camera", motion(astronaut, 0)
     yield f"blur: {FRAMES} frames averaged", driven
     yield "blur: a moving region", motion(cat, 1)
+    yield "no drops: clouds", none(lambda rng: add_clouds(launch, rng, CloudConfig(cloudy=1, opened=1)))
+    yield "no drops: branches", none(lambda rng: add_branches(astronaut, rng, BranchConfig(branched=1)))
+    yield "no blur: out of focus", none(lambda rng: soften(cat, rng, FocusConfig(soft=1, radius=(5, 9))))
 
 
 def _view(photo: Pixels) -> Pixels:
