@@ -3,8 +3,8 @@
 A listing of so many objects is simulated; all else is what a restoration does, on a local disk or a store.
 Each item is planned, gets a verdict, is journalled and committed; then the same is planned again, when all is
 settled. Seconds, and the most memory that this process had. What handing out costs is measured by tasks that
-do nothing, in the three stages of a restoration: how many items a second they would be if the driver's core
-did nothing else.
+do nothing, in the three stages of a restoration: how many small pictures, and how many runs of clips' frames,
+a second they would be if the driver's core did nothing else.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import resource
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,9 @@ from pipelines.services import cluster
 from pipelines.services.storage import StoredObject
 
 TASKS = 400
-"""That are handed out."""
+"""That are handed out,"""
+CLIPS, RUNS = 4, 100
+"""and clips, of so many runs of frames each."""
 JOURNALLED = 500
 """Items between two parts of the journal."""
 TERMS = Terms("m" * 64, "tile=1920 quality=source crf=18 preset=veryfast min_degraded=0.001")
@@ -99,20 +101,35 @@ class _Nothing:
         return table
 
 
-def _handed_out(tasks: int) -> float:
-    """Items a second of the driver's own time, in tasks of as many small pictures as one is given."""
+def _of_pictures(tasks: int) -> list[pa.Table]:
+    """Tasks of as many small ones as one is given."""
+    return [pa.table({"key": ["a"] * cluster.TASK_ITEMS}) for _ in range(tasks)]
+
+
+def _of_clips(count: int) -> list[pa.Table]:
+    return [pa.table({"key": ["a"]}) for _ in range(count)]
+
+
+def _runs(_: pa.Table) -> Iterator[pa.Table]:
+    """A clip's, each a block of its own, as those of large frames are."""
+    for _ in range(RUNS):
+        yield pa.table({"part": ["x" * 100]})
+
+
+def _handed_out(blocks: list[pa.Table], first: Callable[[pa.Table], pa.Table | Iterator[pa.Table]]) -> float:
+    """Rows a second of the driver's own time, of what the first stage makes of these."""
     cluster.connect()
-    blocks = [pa.table({"key": ["a"] * cluster.TASK_ITEMS}) for _ in range(tasks)]
     alike = {"batch_size": None, "batch_format": "pyarrow"}
+    stream = ray.data.from_blocks(blocks)
+    stream.context.target_max_block_size = pa.table({"key": ["a"] * cluster.TASK_ITEMS}).nbytes
     rows = (
-        ray.data.from_blocks(blocks)
-        .map_batches(_nothing, num_cpus=0.3, **alike)
+        stream.map_batches(first, num_cpus=0.3, **alike)
         .map_batches(_Nothing, num_cpus=0.5, compute=ray.data.ActorPoolStrategy(size=1), **alike)
         .map_batches(_nothing, num_cpus=0.3, **alike)
     )
     began = time.process_time()  # of all its threads
-    items = sum(len(batch) for batch in rows.iter_batches(batch_size=None, batch_format="pyarrow"))
-    return items / (time.process_time() - began)
+    given = sum(len(batch) for batch in rows.iter_batches(batch_size=None, batch_format="pyarrow"))
+    return given / (time.process_time() - began)
 
 
 def measure(config: ScaleConfig) -> list[dict[str, Any]]:
@@ -131,7 +148,8 @@ def measure(config: ScaleConfig) -> list[dict[str, Any]]:
         "of that, commits": (committing, "s"),
         "planned again, all settled": (second, "s"),
         "most memory": (most, "MB"),
-        "handed out": (_handed_out(TASKS), "items/s"),
+        "handed out": (_handed_out(_of_pictures(TASKS), _nothing), "items/s"),
+        "runs of clips handed out": (_handed_out(_of_clips(CLIPS), _runs), "runs/s"),
     }
     return [
         {"what": what, "figure": figure, "unit": unit, "ratio": None}

@@ -35,7 +35,7 @@ from pipelines.media.video.damage import Damage, decoded, main_track, opened
 from spair_core.footage import Reach, windows
 
 RUN_FRAMES = 32
-RUN_BYTES = 32 << 20
+RUN_BYTES = 64 << 20
 """A run has so many frames, or so many bytes of them where that is less: memory is bounded."""
 
 MAX_PIXELS = 8192 * 4608
