@@ -12,16 +12,18 @@ from functools import partial
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import pytest
 import ray
 import torch
 from safetensors.torch import load, save
 
 from pipelines.restoration import ledger, pieces, restore, stream
-from pipelines.restoration.manifest import FAILED, IGNORED, REJECTED, RESTORED, Manifest
+from pipelines.restoration.manifest import FAILED, IGNORED, PASSED, REJECTED, RESTORED, Manifest
 from pipelines.restoration.plan import Selection
 from pipelines.services import models, storage
 from pipelines.services.faults import TooManyLostError
+from pipelines.services.storage import StorageError
 from spair_core import images, weights
 from spair_core.images import encode_png
 
@@ -207,3 +209,43 @@ def test_a_run_stops_by_itself_where_most_items_are_lost(cluster, footage, mlflo
     assert restore.restore(replace(config, max_lost_share=1)).already >= 5
     again = replace(config, selection=Selection(redrive="rejected"))
     assert restore.restore(again).count(REJECTED) == 8  # as many as before, which stops nothing
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of its own, of 400 KB, and what makes it larger."""
+    place = tmp_path / "small"
+    place.mkdir()
+
+    def mount(options):
+        return subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "spair", str(place)], capture_output=True
+        )
+
+    if mount("size=400k").returncode:
+        pytest.skip("file systems cannot be mounted here")
+    yield place, lambda: mount("remount,size=50m")
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("told", [True, False])
+def test_a_full_disk_keeps_what_is_done(cluster, footage, mlflow_store, small_disk, monkeypatch, told):
+    """And the negative control: where nothing is told of what is done before the end, nothing is kept."""
+    disk, enlarge = small_disk
+    noise = np.random.default_rng(0).integers(0, 255, (16, 96, 96, 3), dtype=np.uint8)
+    for i, picture in enumerate(noise):
+        storage.write_bytes(f"{footage}/noise/{i:02d}.png", encode_png(picture))
+    config = RestoreConfig(f"{footage}/noise", str(disk / "dry"), model=f"{footage}/model", panels=0)
+    with monkeypatch.context() as patched:
+        patched.setattr(ledger, "FLUSH_SECONDS", 0 if told else 600)
+        if not told:
+            patched.setattr(Manifest, "commit", lambda *_: None)
+        with pytest.raises(
+            StorageError, match=f"^no space left at {disk}.*: free some, or name another place"
+        ):
+            restore.restore(config)
+    assert enlarge().returncode == 0
+    again = restore.restore(config)
+    assert again.already + again.count(RESTORED) + again.count(PASSED) == 16
+    assert (again.already > 0) == told
