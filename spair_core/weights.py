@@ -152,9 +152,13 @@ def shipped_names() -> tuple[str, ...]:
 
 
 def named(name: str) -> bytes:
-    """A model file by its path, or shipped weights by their name. Raises WeightsError, which lists these,
-    where there is neither, and OSError where the file cannot be read."""
-    return shipped(name) if name in shipped_names() or not Path(name).exists() else Path(name).read_bytes()
+    """A model file by its path, or shipped weights by their name. Raises WeightsError where there is neither,
+    and OSError where the file cannot be read."""
+    if name in shipped_names():
+        return shipped(name)
+    if not Path(name).exists():
+        raise WeightsError(f"{name}: no such file, nor shipped weights: {', '.join(shipped_names())}")
+    return Path(name).read_bytes()
 
 
 def shipped(name: str) -> bytes:

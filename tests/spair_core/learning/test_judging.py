@@ -103,7 +103,7 @@ def test_its_command_prints_a_row_a_set(pack, photos, tmp_path, capsys):
     ("arguments", "told"),
     [
         (["none.zip", "footage-light"], "none.zip"),
-        (["none.zip", "no-light"], "no weights named 'no-light' are shipped; there are: footage-light"),
+        (["none.zip", "no-light"], "no-light: no such file, nor shipped weights: footage-light"),
     ],
 )
 def test_what_cannot_be_read_is_named(tmp_path, monkeypatch, arguments, told):
