@@ -27,7 +27,7 @@ from pipelines.services import cluster
 from pipelines.services.storage import StoredObject
 
 TASKS = 400
-"""That are handed out,"""
+"""Of as many small pictures as one is given, that are handed out,"""
 CLIPS, RUNS = 4, 100
 """and clips, of so many runs of frames each."""
 JOURNALLED = 500
@@ -101,13 +101,8 @@ class _Nothing:
         return table
 
 
-def _of_pictures(tasks: int) -> list[pa.Table]:
-    """Tasks of as many small ones as one is given."""
-    return [pa.table({"key": ["a"] * cluster.TASK_ITEMS}) for _ in range(tasks)]
-
-
-def _of_clips(count: int) -> list[pa.Table]:
-    return [pa.table({"key": ["a"]}) for _ in range(count)]
+def _task(items: int) -> pa.Table:
+    return pa.table({"key": ["a"] * items})
 
 
 def _runs(_: pa.Table) -> Iterator[pa.Table]:
@@ -121,7 +116,7 @@ def _handed_out(blocks: list[pa.Table], first: Callable[[pa.Table], pa.Table | I
     cluster.connect()
     alike = {"batch_size": None, "batch_format": "pyarrow"}
     stream = ray.data.from_blocks(blocks)
-    stream.context.target_max_block_size = pa.table({"key": ["a"] * cluster.TASK_ITEMS}).nbytes
+    stream.context.target_max_block_size = _task(cluster.TASK_ITEMS).nbytes
     rows = (
         stream.map_batches(first, num_cpus=0.3, **alike)
         .map_batches(_Nothing, num_cpus=0.5, compute=ray.data.ActorPoolStrategy(size=1), **alike)
@@ -148,8 +143,8 @@ def measure(config: ScaleConfig) -> list[dict[str, Any]]:
         "of that, commits": (committing, "s"),
         "planned again, all settled": (second, "s"),
         "most memory": (most, "MB"),
-        "handed out": (_handed_out(_of_pictures(TASKS), _nothing), "items/s"),
-        "runs of clips handed out": (_handed_out(_of_clips(CLIPS), _runs), "runs/s"),
+        "handed out": (_handed_out([_task(cluster.TASK_ITEMS)] * TASKS, _nothing), "items/s"),
+        "runs of clips handed out": (_handed_out([_task(1)] * CLIPS, _runs), "runs/s"),
     }
     return [
         {"what": what, "figure": figure, "unit": unit, "ratio": None}

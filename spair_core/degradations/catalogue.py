@@ -15,10 +15,13 @@ DEGRADATIONS: tuple[Degradation, ...] = (RAIN, RAINDROP, SHADOW, BLUR)
 JOINT = ("rain+raindrop",)
 """What comes together: a picture then has one of them, or all."""
 
+TASKS = (*(one.name for one in DEGRADATIONS), *JOINT)
+"""All that can be learnt to be taken away."""
+
 if TYPE_CHECKING:
     Task = str
 else:
-    Task = Literal[(*(one.name for one in DEGRADATIONS), *JOINT)]
+    Task = Literal[TASKS]
     """What a flag --task takes."""
 
 

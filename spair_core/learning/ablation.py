@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spair_core.learning.judging import EQUAL
 from spair_core.learning.learner import Batch, Learner
 from spair_core.learning.pack import Pack, PackError, read_pack
 from spair_core.learning.pool import Draws, PoolConfig, batch_of, crops_of
@@ -174,7 +175,7 @@ def judge(
         )
         shown = (batch.degraded, output.restored, batch.clean)
         for before, after, clean in zip(*map(_levels, shown), strict=True):
-            gains.append(min(psnr_y(after, clean), 60.0) - min(psnr_y(before, clean), 60.0))
+            gains.append(min(psnr_y(after, clean), EQUAL) - min(psnr_y(before, clean), EQUAL))
     return {
         "f1": 2 * hits / max(found + wanted, 1),
         "marked": found / pixels,

@@ -25,7 +25,7 @@ import cv2
 import numpy as np
 
 from spair_core import inference, weights
-from spair_core.degradations.catalogue import DEGRADATIONS, JOINT, degradations, measures, split_task
+from spair_core.degradations.catalogue import TASKS, degradations, measures, split_task
 from spair_core.degradations.crops import Example
 from spair_core.degradations.degradation import Degradation, Over, Pixels
 from spair_core.degradations.rain import HEAVY, LIGHT, SPARSE, RainConfig, add_rain, rain_over
@@ -210,8 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("pack", type=Path, help="a file of python -m spair_core.learning.pack")
     parser.add_argument("weights", nargs="+", help="names of shipped weights, or model files")
-    tasks = (*(one.name for one in DEGRADATIONS), *JOINT)
-    parser.add_argument("--task", choices=tasks, default=PoolConfig.task, help="what is to be taken away")
+    parser.add_argument("--task", choices=TASKS, default=PoolConfig.task, help="what is to be taken away")
     parser.add_argument("--precision", choices=get_args(Precision), default="auto", help="of the networks")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     add_flags(parser, JudgingConfig)

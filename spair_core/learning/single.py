@@ -24,7 +24,7 @@ from typing import Any, TypeVar, cast
 import torch
 
 from spair_core import network, weights
-from spair_core.degradations.catalogue import DEGRADATIONS, JOINT
+from spair_core.degradations.catalogue import TASKS
 from spair_core.inference import chosen
 from spair_core.learning.learner import Learner
 from spair_core.learning.pack import PackError, read_pack
@@ -146,8 +146,9 @@ def started_from(name: str | None, preset: str, *, references: bool, squeeze: bo
     config = replace(base, references=references, localizer=replace(base.localizer, squeeze=squeeze))
     if name is None:
         return Spair(config)
+    data = weights.named(name)
     try:
-        return network.grown(weights.load(weights.named(name))[0], config)
+        return network.grown(weights.load(data)[0], config)
     except ValueError as error:
         raise WeightsError(f"{name}: cannot be continued as {preset}: {error}") from error
 
@@ -190,8 +191,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--start-from", help="shipped weights or a model file; by default random ones")
     parser.add_argument("--preset", choices=("light", "full"), default="light", help="the network's size")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
-    tasks = (*(one.name for one in DEGRADATIONS), *JOINT)
-    parser.add_argument("--task", choices=tasks, default=PoolConfig.task, help="what is to be taken away")
+    parser.add_argument("--task", choices=TASKS, default=PoolConfig.task, help="what is to be taken away")
     add_flags(parser, SingleConfig)
     add_flags(parser, PoolConfig, but=("task",))
     return parser
