@@ -115,7 +115,7 @@ def test_a_clip_gives_a_row_every_so_many_seconds_with_what_its_frame_needs(driv
 
 def test_frames_travel_through_a_shard(drive, tmp_path):
     files = PairFiles("drive", "rain+raindrop", "drives", "train", str(drive / "target/drive.mp4"))
-    rows = list(read_rows(files))
+    rows = list(read_rows(files, every=0.25))
     shard = shards.write_shard(str(tmp_path / "shards"), rows)
     shards.commit(str(tmp_path / "shards"), [shard], {})
     (group,) = shards.list_row_groups([str(tmp_path / "shards")])
@@ -123,9 +123,10 @@ def test_frames_travel_through_a_shard(drive, tmp_path):
         before, after = shards.decode_example(row).window, shards.decode_example(kept).window
         assert (before.pixels == after.pixels).all()
         assert (before.own, before.neighbours, before.beats) == (after.own, after.neighbours, after.beats)
-    judged, degraded = shards.judged_example(rows[1], 0.05)
-    assert judged.mask.any()
-    assert (judged.shown.pixels[judged.shown.own[0]] == degraded).all()
+    judged = [shards.judged_example(row, 0.05) for row in rows]
+    assert any(example.mask.any() for example, _ in judged)  # weather may leave one frame as it is
+    for example, degraded in judged:
+        assert (example.shown.pixels[example.shown.own[0]] == degraded).all()
 
 
 def test_pairs_of_clips_are_seen_degraded_beside_their_clean_frames(drive):
