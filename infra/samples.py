@@ -18,7 +18,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from infra.footage import zoom
-from spair_core.degradations.lookalikes import BranchConfig, CloudConfig, add_branches, add_clouds
+from spair_core.degradations.lookalikes import (
+    BranchConfig,
+    CloudConfig,
+    FrontConfig,
+    add_branches,
+    add_clouds,
+    pass_front,
+)
 from spair_core.degradations.motion import (
     FocusConfig,
     MotionConfig,
@@ -58,13 +65,15 @@ def main() -> None:
 
 
 def sheet(seed: int) -> Pixels:
-    """A row a task: three samples, and the mask of the third over it."""
+    """A row a task: three samples, and the mask of the third over it; and a row of what is none of them."""
     cells: list[tuple[str, Pixels]] = []
     for number, (caption, make) in enumerate(_samples()):
         degraded, mask = make(np.random.default_rng((seed, number)))
         cells.append((caption, degraded))
         if number % 3 == 2:
             cells.append((f"mask of the last ({mask.mean():.0%})", overlay(degraded, mask)))
+    for number, (caption, alike) in enumerate(_lookalikes()):
+        cells.append((caption, alike(np.random.default_rng((seed, 100 + number)))))
     return contact_sheet(cells, columns=4)
 
 
@@ -81,9 +90,6 @@ def _samples() -> Iterator[tuple[str, Callable[[np.random.Generator], Made]]]:
     def drops(clean: Pixels, family: DropFamily, misted: float) -> Callable[[np.random.Generator], Made]:
         config = RaindropConfig(families=(family,), weights=(1.0,), misted=misted, dry=0)
         return lambda rng: add_raindrops(clean, rng, config)
-
-    def none(alike: Callable[[np.random.Generator], Pixels]) -> Callable[[np.random.Generator], Made]:
-        return lambda rng: (alike(rng), np.zeros((HEIGHT, WIDTH), dtype=np.bool_))
 
     def shadow(clean: Pixels, weights: tuple[float, float, float]) -> Callable[[np.random.Generator], Made]:
         config = ShadowConfig(weights=weights, coverage=(0.25, 0.5), remaining=(0.15, 0.4), dry=0)
@@ -111,9 +117,16 @@ def _samples() -> Iterator[tuple[str, Callable[[np.random.Generator], Made]]]:
     yield "blur: shaken camera", motion(astronaut, 0)
     yield f"blur: {FRAMES} frames averaged", driven
     yield "blur: a moving region", motion(cat, 1)
-    yield "no drops: clouds", none(lambda rng: add_clouds(launch, rng, CloudConfig(cloudy=1, opened=1)))
-    yield "no drops: branches", none(lambda rng: add_branches(astronaut, rng, BranchConfig(branched=1)))
-    yield "no blur: out of focus", none(lambda rng: soften(cat, rng, FocusConfig(soft=1, radius=(5, 9))))
+
+
+def _lookalikes() -> Iterator[tuple[str, Callable[[np.random.Generator], Pixels]]]:
+    cat, astronaut, launch = (
+        _view(photo) for photo in (skimage.data.chelsea(), skimage.data.astronaut(), skimage.data.rocket())
+    )
+    yield "no streaks: a front", lambda rng: pass_front([cat], [0], rng, FrontConfig(fronted=1))[0]
+    yield "no drops: clouds", lambda rng: add_clouds(launch, rng, CloudConfig(cloudy=1, opened=1))
+    yield "no drops: branches", lambda rng: add_branches(astronaut, rng, BranchConfig(branched=1))
+    yield "no blur: out of focus", lambda rng: soften(cat, rng, FocusConfig(soft=1, radius=(5, 9)))
 
 
 def _view(photo: Pixels) -> Pixels:

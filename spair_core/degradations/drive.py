@@ -1,21 +1,22 @@
-"""What a drive adds to its weather: what stands dry on the glass, wipers, exposure, noise and coding.
+"""What a drive adds to its weather: what passes or stands dry on the glass, wipers, exposure, noise, coding.
 
 Degraded footage to learn from is made of windows of frames. Streaks are new in each frame and drops the
-same in all; lane markings, the bonnet and a burned-in clock stand still just as drops do, and are to be
-left alone.
+same in all; lane markings, the bonnet and a burned-in clock stand still just as drops do, and the bars of
+a front that passes are elsewhere in each frame just as streaks are: all these are to be left alone.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from spair_core.degradations.degradation import Over, Pixels
+from spair_core.degradations.lookalikes import FrontConfig, pass_front
 from spair_core.footage import Window
 from spair_core.masks import mask_from_pair
 
@@ -30,6 +31,8 @@ JPEG_QUALITY = 88
 class DriveConfig:
     """How often a drive has what."""
 
+    front: FrontConfig = field(default_factory=FrontConfig)
+    """What stands beside the road."""
     fixtures: float = 0.45
     """Share with dry things that stand still on the glass,"""
     most_fixtures: int = 3
@@ -62,15 +65,24 @@ def degrade_window(
     """
     config = config or DriveConfig()
     here = window.own[0]
-    clean = _furnished(list(window.pixels), rng, config)
+    passing = pass_front(list(window.pixels), _times(window), rng, config.front)
+    clean = _furnished(passing, rng, config)
     degraded = over(clean, rng) if over else clean
     mask = mask_from_pair(degraded[here], clean[here], threshold)
-    degraded, truth = _recorded(degraded, clean[here], here, rng, config)
+    degraded, recorded = _recorded(degraded, clean, rng, config)
+    truth = recorded[here]
     if rng.random() < config.wiper and len(degraded) > 1:
         place = int(rng.choice([k for k in range(len(degraded)) if k != here]))
         degraded[place] = _wiped(degraded[place], rng)
     beside = replace(window, pixels=np.stack(degraded))
     return (_one_sided(beside, rng) if rng.random() < config.one_sided else beside), truth, mask
+
+
+def _times(window: Window) -> list[float]:
+    """When frames are seen, in frames from the window's own, as `Reach` takes them from 30 a second: two on
+    either side, then every fifth."""
+    places = [k - window.own[0] for k in range(len(window.pixels))]
+    return [place if abs(place) <= 2 else 5 * (place - 2 * np.sign(place)) for place in places]
 
 
 def _furnished(frames: list[Pixels], rng: np.random.Generator, config: DriveConfig) -> list[Pixels]:
@@ -186,18 +198,21 @@ def _wiped(frame: Pixels, rng: np.random.Generator) -> Pixels:
 
 
 def _recorded(
-    frames: list[Pixels], clean: Pixels, here: int, rng: np.random.Generator, config: DriveConfig
-) -> tuple[list[Pixels], Pixels]:
-    """The frames and the clean one as a camera keeps them."""
+    degraded: list[Pixels], clean: list[Pixels], rng: np.random.Generator, config: DriveConfig
+) -> tuple[list[Pixels], list[Pixels]]:
+    """Both clips as a camera keeps them, with the same noise; what is the same in both stays so."""
     if rng.random() < config.noise:
         strength = np.float32(rng.uniform(0.5, 4))
-        noise = [strength * rng.standard_normal(clean.shape, np.float32) for _ in frames]
-        frames = [_noisy(frame, grain) for frame, grain in zip(frames, noise, strict=True)]
-        clean = _noisy(clean, noise[here])
+        noise = [strength * rng.standard_normal(frame.shape, np.float32) for frame in clean]
+        degraded, clean = (
+            [_noisy(frame, grain) for frame, grain in zip(frames, noise, strict=True)]
+            for frames in (degraded, clean)
+        )
     if rng.random() < config.coded:
         crf = int(rng.integers(18, 34))
-        frames, clean = coded(frames, crf), coded([clean], crf)[0]
-    return frames, clean
+        # A frame in mid-clip is not coded as one alone is: it would differ by some 4 levels.
+        degraded, clean = coded(degraded, crf), coded(clean, crf)
+    return degraded, clean
 
 
 def _noisy(frame: Pixels, grain: Floats) -> Pixels:

@@ -1,11 +1,14 @@
-"""What looks like drops and is none, put into clean pictures, seeded: branches and clouds.
+"""What looks like rain or drops and is none, put into clean pictures, seeded: fronts, branches, clouds.
 
-Light comes through the gaps of branches; small clouds are bright and soft, as drops out of focus are. They
-are put there before a picture is degraded or left clean, and are in no mask (`lookalike` of raindrops).
+The bars of a front of windows, or of a fence, are thin and upright as streaks are, and what passes the
+camera is elsewhere in each frame, as streaks are. Light comes through the gaps of branches; small clouds
+are bright and soft, as drops out of focus are. They are put there before a picture is degraded or left
+clean, and are in no mask (`lookalike` of rain and of raindrops).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -20,6 +23,8 @@ TWIG = 1.2
 """Width in pixels below which a branch does not fork."""
 MOST_LIMBS = 60
 """That come into one picture."""
+NEAREST = 0.1
+"""Distance, a share of that at which a front is looked at, at which what passes is lost from sight."""
 EVEN = 5.0
 """Levels by which pixels differ from those around them where there is sky, at most."""
 
@@ -61,9 +66,161 @@ class CloudConfig:
     """Theirs, a share of the greatest."""
 
 
-def add_lookalikes(clean: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+@dataclass(frozen=True)
+class FrontConfig:
+    """How often fronts of windows, fences and posts stand beside the road, and which; every value is drawn
+    from its range, and of a `Range` of sizes small ones are as frequent as large ones."""
+
+    fronted: float = 0.15
+    """Share of scenes that have one."""
+    apart: Range = (5.0, 90.0)
+    """Pixels between its bars, where it is looked at; there as well are"""
+    bar: Range = (1.0, 8.0)
+    """the pixels of a bar's width,"""
+    high: Range = (0.25, 1.5)
+    """its height, a share of the picture's,"""
+    speed: Range = (0.5, 16.0)
+    """and the pixels that it comes nearer from frame to frame."""
+    stretch: Range = (1.5, 12.0)
+    """How many times as far away as that place it ends."""
+    panes: float = 0.6
+    """Share with something behind the bars; through the others the scene is seen."""
+    leaning: float = 0.2
+    """Share whose bars are not upright."""
+
+
+def add_drop_lookalikes(clean: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
     """uint8 [H, W, 3], some pictures with what looks like drops. The generator's state decides everything."""
     return add_branches(add_clouds(clean, rng), rng)
+
+
+def add_streak_lookalikes(clean: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """uint8 [H, W, 3], some pictures with what looks like streaks. The generator decides everything."""
+    return pass_front([clean], [0], rng)[0]
+
+
+def pass_front(
+    frames: Sequence[NDArray[np.uint8]],
+    times: Sequence[float],
+    rng: np.random.Generator,
+    config: FrontConfig | None = None,
+) -> list[NDArray[np.uint8]]:
+    """Frames uint8 [H, W, 3], seen at `times` (in frames), some with a front that the camera passes.
+
+    The generator's state decides everything.
+    """
+    config = config or FrontConfig()
+    if rng.random() >= config.fronted:
+        return list(frames)
+    front = _Front.drawn((frames[0].shape[0], frames[0].shape[1]), rng, config)
+    return [front.over(frame, time) for frame, time in zip(frames, times, strict=True)]
+
+
+@dataclass(frozen=True)
+class _Front:
+    """A row of bars along a straight road, seen by a pinhole camera: pixels, and colours of 0 to 255.
+
+    What is at (x, y) from the vanishing point where the front is looked at, at distance 1, is there at
+    (x, y) / z at distance z.
+    """
+
+    vanishing: tuple[float, float]
+    aside: float
+    """x of the front,"""
+    heights: Range
+    """y of its lower and its upper edge."""
+    stretch: Range
+    """Distances from where to where it goes on, at time 0."""
+    speed: float
+    """By how much they become less in a frame."""
+    apart: float
+    """Distance from bar to bar,"""
+    bar: float
+    """by which a bar is wide,"""
+    lean: float
+    """and by which its head is before its foot."""
+    rails: tuple[float, ...]
+    """y of what lies across the bars."""
+    panes: NDArray[np.float64] | None
+    """Colours [k, 3] of what is between bars, in turn."""
+    paint: NDArray[np.float64]
+    """Colour [3] of the bars."""
+    defocus: float
+
+    @staticmethod
+    def drawn(size: tuple[int, int], rng: np.random.Generator, config: FrontConfig) -> _Front:
+        height, width = size
+
+        def any_size(sizes: Range) -> float:
+            return float(np.exp(rng.uniform(*np.log(sizes))))
+
+        vanishing = width * rng.uniform(-0.8, 1.8), height * rng.uniform(0.1, 0.9)
+        side = 1 if rng.random() < 1 - vanishing[0] / width else -1
+        edge = width if side > 0 else 0
+        place = edge - side * width * rng.uniform(0, 0.7)
+        aside = side * max(abs(place - vanishing[0]), 0.1 * width)
+        foot = height * rng.uniform(0.2, 1.1) - vanishing[1]
+        heights = foot, foot - height * any_size(config.high)
+        apart, bar = any_size(config.apart), any_size(config.bar)
+        nearest = rng.uniform(0.3, 0.9)
+        dark = rng.random() < 0.75
+        light, shade = rng.uniform(120, 255), rng.uniform(10, 110)
+        tints = rng.uniform(0.88, 1.08, (2, 3))
+        panes = (shade if dark else light) * tints[0] * rng.normal(1, rng.uniform(0, 0.3), (16, 1))
+        return _Front(
+            vanishing,
+            aside,
+            heights,
+            (nearest, any_size(config.stretch)),
+            any_size(config.speed) / abs(aside),
+            apart / abs(aside),
+            min(bar, apart / 2) / abs(aside),
+            apart * rng.uniform(-2, 2) / abs(aside) if rng.random() < config.leaning else 0.0,
+            tuple(rng.uniform(heights[1], heights[0], int(rng.integers(0, 4)))),
+            panes if rng.random() < config.panes else None,
+            (light if dark else shade) * tints[1],
+            rng.uniform(0.3, 1.1),
+        )
+
+    def over(self, frame: NDArray[np.uint8], time: float) -> NDArray[np.uint8]:
+        """The frame uint8 [H, W, 3] with the front before it."""
+        height, width = frame.shape[:2]
+        painted = np.zeros((2 * height, 2 * width, 4), dtype=np.uint8)  # the last is what it hides
+        for corners, colour in self._shapes(self.speed * time):
+            red, green, blue = np.clip(colour, 0, 255)
+            cv2.fillPoly(painted, [self._seen(corners)], (red, green, blue, 255), cv2.LINE_8, 3)
+        small = cv2.resize(painted, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32)
+        soft = cv2.GaussianBlur(small, (0, 0), self.defocus)
+        shown = frame * (1 - soft[..., 3:] / 255) + soft[..., :3]
+        return np.asarray(np.clip(np.rint(shown), 0, 255), dtype=np.uint8)
+
+    def _shapes(self, gone: float) -> Iterator[tuple[list[tuple[float, float]], NDArray[np.float64]]]:
+        """Corners (z, y) and colour, those behind first, for a camera `gone` farther on."""
+        foot, head = self.heights
+        # Nearer ones are beside the camera; farther ones stand closer than three pixels.
+        near = max(self.stretch[0] - gone, NEAREST)
+        far = min(self.stretch[1] - gone, float(np.sqrt(abs(self.aside) * self.apart / 3)))
+        first, last = (int(np.ceil((edge + gone) / self.apart)) for edge in (near, far))
+        bars = [(k, k * self.apart - gone) for k in range(first, last)]
+        if self.panes is not None:
+            for k, z in bars:
+                yield _across(z, z + self.apart, foot, head), self.panes[k % len(self.panes)]
+        for _, z in bars:
+            top = max(z + self.lean, NEAREST)
+            yield [(z, foot), (z + self.bar, foot), (top + self.bar, head), (top, head)], self.paint
+        if near < far:
+            for rail in self.rails:
+                yield _across(near, far, rail, rail + self.bar * abs(self.aside)), self.paint
+
+    def _seen(self, corners: list[tuple[float, float]]) -> NDArray[np.int32]:
+        """Corners (z, y) as eighths of the pixels of a picture of twice the size."""
+        z, y = np.array(corners).T
+        seen = np.stack([self.vanishing[0] + self.aside / z, self.vanishing[1] + y / z], 1)
+        return np.asarray((16 * seen).round(), dtype=np.int32)
+
+
+def _across(start: float, end: float, foot: float, head: float) -> list[tuple[float, float]]:
+    return [(start, foot), (end, foot), (end, head), (start, head)]
 
 
 def add_clouds(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from spair_core.degradations.degradation import Degradation
+from spair_core.degradations.lookalikes import add_streak_lookalikes
 from spair_core.masks import THRESHOLD, mask_from_pair
 
 Range = tuple[float, float]
@@ -366,5 +367,6 @@ RAIN = Degradation(
     "Y",
     lambda clean, rng, dry, threshold: add_rain(clean, rng, replace(LEARNT, dry=dry, threshold=threshold)),
     rain_over,
+    add_streak_lookalikes,
     sized=True,
 )

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from spair_core.degradations.degradation import Degradation
-from spair_core.degradations.lookalikes import add_lookalikes
+from spair_core.degradations.lookalikes import add_drop_lookalikes
 from spair_core.light import coded, linear
 from spair_core.masks import THRESHOLD, mask_from_pair
 
@@ -409,6 +409,6 @@ RAINDROP = Degradation(
         clean, rng, RaindropConfig(dry=dry, threshold=threshold)
     ),
     drops_over,
-    lookalike=add_lookalikes,
+    lookalike=add_drop_lookalikes,
     sized=True,
 )

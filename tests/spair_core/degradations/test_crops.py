@@ -5,6 +5,7 @@ import pytest
 
 from spair_core.degradations.catalogue import DEGRADATIONS
 from spair_core.degradations.crops import Example, degrade, random_crop, random_flip
+from spair_core.degradations.lookalikes import add_streak_lookalikes
 from spair_core.degradations.motion import ShakeKernels
 from spair_core.degradations.rain import LEARNT, RainConfig, StreakLayers, add_rain
 from spair_core.degradations.shadows import ShadowMasks
@@ -77,9 +78,10 @@ def test_degrading_fills_in_picture_and_mask(photos, task):
         )
         assert (made.degraded == again.degraded).all()
         changed = mask_from_pair(made.degraded, made.clean)
-        # A veil of rain, and nothing else, changes what is not marked, and can take back what is.
-        veiled = task == "rain" and (made.degraded != clean).any(axis=2).mean() > 0.99
-        assert veiled or (made.mask == changed).all()
+        # A veil of rain, and nothing else, changes what is not marked, and can take back what is: a faint one
+        # a few pixels.
+        veiled = task == "rain" and (made.degraded != made.clean).any(axis=2).mean() > 0.99
+        assert veiled or (made.mask != changed).mean() <= (0.001 if task == "rain" else 0)
         changes += made.mask.any()
     assert changes > 4
 
@@ -95,7 +97,8 @@ def test_a_share_stays_as_it_is(photos, task):
 def test_rain_is_drawn_as_add_rain_draws_it(photos):
     clean = photos[0][:64, :64]
     for seed in range(8):
-        rainy, mask = add_rain(clean, np.random.default_rng(seed), replace(LEARNT, threshold=0.1))
+        rng = np.random.default_rng(seed)
+        rainy, mask = add_rain(add_streak_lookalikes(clean, rng), rng, replace(LEARNT, threshold=0.1))
         made = degrade(Example(None, clean), np.random.default_rng(seed), "rain", threshold=0.1)
         assert (made.degraded == rainy).all()
         assert (made.mask == mask).all()
@@ -108,9 +111,10 @@ def test_real_layers_are_laid_as_the_generator_says(photos):
     for seed in range(20):
         made = degrade(Example(None, clean), np.random.default_rng(seed), "rain", material={"rain": layers})
         rng = np.random.default_rng(seed)
+        seen = add_streak_lookalikes(clean, rng)
         chosen = rng.random() < 0.4
         laid += chosen
-        again = layers.add(clean, rng, 0.05) if chosen else add_rain(clean, rng, LEARNT)
+        again = layers.add(seen, rng, 0.05) if chosen else add_rain(seen, rng, LEARNT)
         assert (made.degraded == again[0]).all()
     assert 3 < laid < 15
 

@@ -1,11 +1,15 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from spair_core.degradations.catalogue import DEGRADATIONS
 from spair_core.degradations.drive import DriveConfig, coded, degrade_window, draw_fixture
+from spair_core.degradations.lookalikes import FrontConfig
 from spair_core.footage import Window, moved, references
 
-PLAIN = DriveConfig(fixtures=0, night=0, exposures=0, noise=0, coded=0, wiper=0, one_sided=0)
+NO_FRONT = FrontConfig(fronted=0)
+PLAIN = DriveConfig(NO_FRONT, fixtures=0, night=0, exposures=0, noise=0, coded=0, wiper=0, one_sided=0)
 OVERS = [one for one in DEGRADATIONS if one.over]
 
 
@@ -52,12 +56,12 @@ def test_streaks_are_new_in_each_frame_and_drops_the_same(window):
 
 @pytest.mark.long
 def test_the_mask_is_of_the_weather_alone(window, over):
-    """Noise, coding, night and fixtures change clean and degraded frames alike."""
-    config = DriveConfig(fixtures=1, night=1, noise=1, coded=1, exposures=1)
+    """Fronts, noise, coding, night and fixtures change clean and degraded frames alike."""
+    config = DriveConfig(FrontConfig(fronted=1), fixtures=1, night=1, noise=1, coded=1, exposures=1)
     for seed in range(4):
         beside, clean, mask = degrade_window(window, None, np.random.default_rng(seed), 0.05, config)
         assert not mask.any()
-        assert np.abs(beside.pixels[beside.own[0]].astype(int) - clean).mean() < 6
+        assert (beside.pixels[beside.own[0]] == clean).all()
     inside, outside = [], []
     for seed in range(6):
         beside, clean, mask = degrade_window(window, over, np.random.default_rng(seed), 0.05, config)
@@ -68,7 +72,7 @@ def test_the_mask_is_of_the_weather_alone(window, over):
 
 
 def test_fixtures_stand_still_in_both_references(window):
-    config = DriveConfig(fixtures=1, night=0, exposures=0, noise=0, coded=0, wiper=0, one_sided=0)
+    config = DriveConfig(NO_FRONT, fixtures=1, night=0, exposures=0, noise=0, coded=0, wiper=0, one_sided=0)
     for seed in range(8):
         beside, clean, _ = degrade_window(window, None, np.random.default_rng(seed), 0.05, config)
         put = np.abs(clean.astype(int) - window.pixels[window.own[0]]).max(axis=2) > 60
@@ -122,3 +126,15 @@ def test_coding_keeps_size_and_order(photos, size):
         assert 0 < np.abs(frame.astype(int) - before).mean() < 8
     rough = coded(frames, 40)
     assert np.abs(rough[0].astype(int) - frames[0]).mean() > np.abs(again[0].astype(int) - frames[0]).mean()
+
+
+def test_a_front_passes_before_some_drives(window):
+    config = replace(PLAIN, front=FrontConfig(fronted=0.5))
+    here, passed = window.own[0], 0
+    for seed in range(12):
+        beside, clean, mask = degrade_window(window, None, np.random.default_rng(seed), 0.05, config)
+        put = (beside.pixels != window.pixels).any(axis=(1, 2, 3))
+        assert not mask.any()
+        assert (beside.pixels[here] == clean).all()
+        passed += put.any()
+    assert 2 < passed < 10

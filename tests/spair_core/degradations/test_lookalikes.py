@@ -1,12 +1,16 @@
 import cv2
 import numpy as np
+import pytest
 
 from spair_core.degradations.lookalikes import (
     CloudConfig,
+    FrontConfig,
     add_branches,
     add_clouds,
+    add_streak_lookalikes,
     draw_branches,
     draw_clouds,
+    pass_front,
 )
 
 
@@ -70,3 +74,47 @@ def test_an_open_sky_is_above_its_horizon():
     for seed in range(6):
         changed = (add_clouds(picture, np.random.default_rng(seed), config) != picture).any(2)
         assert changed[:5].mean() > 0.9
+
+
+def test_a_front_comes_nearer_from_frame_to_frame():
+    """Over a black scene, lit bars: they go outward from the vanishing point, faster where they are near."""
+    black = np.zeros((120, 160, 3), dtype=np.uint8)
+    config = FrontConfig(fronted=1, panes=0, leaning=0, speed=(3, 3), apart=(30, 60), bar=(2, 4), high=(1, 1))
+    outward = []
+    for seed in range(12):
+        first, second = pass_front([black, black], [0, 0.5], np.random.default_rng(seed), config)
+        before, after = (np.flatnonzero(frame.max(axis=(0, 2)) > 60) for frame in (first, second))
+        if len(before) and len(after):
+            outward.append(abs(after.mean() - before.mean()))
+    assert len(outward) > 6
+    assert np.median(outward) > 0.2
+
+
+def test_a_front_that_is_not_passed_stands_still(photos):
+    clean = photos[1][:96, :128]
+    config = FrontConfig(fronted=1)
+    for seed in range(6):
+        one, same = pass_front([clean, clean], [2, 2], np.random.default_rng(seed), config)
+        assert (one == same).all()
+
+
+def test_some_clean_pictures_have_a_front(photos):
+    clean = photos[1][:96, :128]
+    made = [add_streak_lookalikes(clean, np.random.default_rng(seed)) for seed in range(80)]
+    fronted = [one for one in made if (one != clean).any()]
+    assert 4 < len(fronted) < 25
+    assert (add_streak_lookalikes(clean, np.random.default_rng(5)) == made[5]).all()
+    # Bars: most of what changes is upright, so differs more from left to right than from above to below.
+    across, down = (
+        np.mean([np.abs(np.diff(one.astype(int) - clean, axis=axis)).mean() for one in fronted])
+        for axis in (1, 0)
+    )
+    assert across > 1.2 * down
+
+
+@pytest.mark.parametrize("size", [(16, 16), (40, 301), (301, 40)])
+def test_fronts_are_drawn_into_pictures_of_any_size(size):
+    grey = np.full((*size, 3), 120, dtype=np.uint8)
+    for seed in range(20):
+        frames = pass_front([grey] * 3, [-15, 0, 15], np.random.default_rng(seed), FrontConfig(fronted=1))
+        assert all(frame.shape == grey.shape and frame.dtype == np.uint8 for frame in frames)
