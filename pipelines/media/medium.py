@@ -109,7 +109,14 @@ NO_PIECE: Mapping[str, Any] = {"pixels": b"", "shape": [0], "around": b"", "note
 def packed(piece: Piece) -> dict[str, Any]:
     """A piece as columns of a row."""
     window = piece.window
-    around = (window.own, window.neighbours, window.beats, piece.state, window.pixels.dtype.name)
+    around = (
+        window.own,
+        window.neighbours,
+        window.beats,
+        window.beside,
+        piece.state,
+        window.pixels.dtype.name,
+    )
     return {
         "pixels": window.pixels.tobytes(),
         "shape": list(window.pixels.shape),
@@ -121,7 +128,7 @@ def packed(piece: Piece) -> dict[str, Any]:
 
 def unpacked(row: dict[str, Any]) -> Piece:
     """The piece of such a row."""
-    own, neighbours, beats, state, kind = pickle.loads(row["around"])
+    own, neighbours, beats, beside, state, kind = pickle.loads(row["around"])
     pixels = np.frombuffer(row["pixels"], kind).reshape([int(side) for side in row["shape"]])
     notes, lost = (tuple(row[name].splitlines()) for name in ("notes", "lost"))
-    return Piece(Window(pixels, own, neighbours, beats), state, notes=notes, lost=lost)
+    return Piece(Window(pixels, own, neighbours, beats, beside), state, notes=notes, lost=lost)

@@ -6,19 +6,24 @@ them what the network is shown beside each frame; `moved` makes footage of photo
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from spair_core.footage.camera import CameraConfig, cut, filmed_window, moved
-from spair_core.footage.references import references
-from spair_core.footage.windows import Reach, Window, windows
+from spair_core.footage.references import aligned, references
+from spair_core.footage.windows import Beside, Reach, Window, closest, windows
 
 if TYPE_CHECKING:
-    from spair_core.footage.on_device import references_on
+    from spair_core.footage.on_device import aligned_on, references_on
 
 __all__ = [
+    "Beside",
     "CameraConfig",
     "Reach",
     "Window",
+    "aligned",
+    "aligned_on",
+    "closest",
     "cut",
     "filmed_window",
     "moved",
@@ -31,8 +36,6 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """What needs torch comes when it is asked for: what only reads and writes files starts without it."""
-    if name == "references_on":
-        from spair_core.footage.on_device import references_on
-
-        return references_on
+    if name in ("aligned_on", "references_on"):
+        return getattr(import_module(f"{__name__}.on_device"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

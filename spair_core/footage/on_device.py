@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -49,6 +50,13 @@ def references_on(window: Window, device: torch.device) -> Tensor:
         for frame, beats in zip(own, window.beats, strict=True)
     ]
     return torch.cat([aligned, torch.stack(fixed)], 1).round()
+
+
+@torch.inference_mode()
+def aligned_on(window: Window, device: torch.device) -> Tensor:
+    """The aligned reference alone of each of the run's frames: float32 [n, 3, H, W] in their levels."""
+    depth = np.iinfo(window.pixels.dtype).max / 255
+    return _aligned(tensor_of(window.pixels, device) / depth, window) * depth
 
 
 def _beats(frames: Tensor, beats: Sequence[int]) -> Tensor:

@@ -7,6 +7,7 @@ stay on the glass while the scene moves, so the median over a second, not aligne
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -37,13 +38,19 @@ def references(window: Window) -> Iterator[Pixels]:
     Kroeger et al. 2016); `fixed` that of the frames around it as the camera saw them. Changes of exposure are
     taken out. Where there is too little to see, a reference is the frame itself.
     """
-    flow = _Flow(window.pixels)
     fixed = _Fixed(window.pixels)
-    for place, neighbours, beats in zip(window.own, window.neighbours, window.beats, strict=True):
-        yield np.concatenate([_aligned(flow, place, neighbours), fixed.behind(place, beats)], axis=2)
+    for seen, place, beats in zip(aligned(window), window.own, window.beats, strict=True):
+        yield np.concatenate([seen, fixed.behind(place, beats)], axis=2)
 
 
-def _aligned(flow: _Flow, place: int, neighbours: Sequence[int]) -> Pixels:
+def aligned(window: Window) -> Iterator[NDArray[Any]]:
+    """For each of the run's frames the aligned reference [H, W, 3] alone, uint8 or uint16 as they are."""
+    flow = _Flow(window)
+    for place, neighbours in zip(window.own, window.neighbours, strict=True):
+        yield _aligned(flow, place, neighbours)
+
+
+def _aligned(flow: _Flow, place: int, neighbours: Sequence[int]) -> NDArray[Any]:
     frame = flow.pixels[place]
     if len(neighbours) < 2 or min(frame.shape[:2]) < FLOW_SMALLEST:  # of two there is no median
         return frame
@@ -54,24 +61,24 @@ def _aligned(flow: _Flow, place: int, neighbours: Sequence[int]) -> Pixels:
 class _Flow:
     """Brings frames of a window onto one another."""
 
-    def __init__(self, pixels: Pixels) -> None:
-        self.pixels = pixels
+    def __init__(self, window: Window) -> None:
+        self.pixels, self.shown = window.pixels, window.shown.pixels
         self.grey: dict[int, Pixels] = {}
         self.flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-        height, width = pixels.shape[1:3]
+        height, width = self.pixels.shape[1:3]
         self.streak = np.ones((1, max(5, height // STREAK_SHARE | 1)), np.uint8)
         self.rows, self.columns = np.mgrid[:height, :width].astype(np.float32)
 
-    def brought(self, other: int, place: int) -> Pixels:
+    def brought(self, other: int, place: int) -> NDArray[Any]:
         """One frame as seen from where another was taken."""
         moved = self.flow.calc(self._grey(place), self._grey(other), None)  # type: ignore[call-overload]
         columns, rows = self.columns + moved[..., 0], self.rows + moved[..., 1]
         warped = cv2.remap(self.pixels[other], columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
-        return np.asarray(warped, dtype=np.uint8)
+        return np.asarray(warped)
 
     def _grey(self, place: int) -> Pixels:
         if place not in self.grey:
-            grey = cv2.cvtColor(self.pixels[place], cv2.COLOR_RGB2GRAY)
+            grey = cv2.cvtColor(self.shown[place], cv2.COLOR_RGB2GRAY)
             opened = cv2.morphologyEx(grey, cv2.MORPH_OPEN, self.streak)
             self.grey[place] = np.asarray(cv2.GaussianBlur(opened, (0, 0), FLOW_BLUR), dtype=np.uint8)
         return self.grey[place]
@@ -97,19 +104,22 @@ class _Fixed:
         return exposed_like(self.median, frame)
 
 
-def exposed_like(picture: Pixels, frame: Pixels) -> Pixels:
-    """A picture brightened or darkened to the exposure of a frame of its size."""
-    low, high = EXPOSURE_RANGE
+def exposed_like(picture: NDArray[Any], frame: NDArray[Any]) -> NDArray[Any]:
+    """A picture brightened or darkened to the exposure of a frame of its size, both uint8 or both uint16."""
+    most = np.iinfo(picture.dtype).max
+    low, high = (edge * (most // 255) for edge in EXPOSURE_RANGE)
     a, b = (pixels[::EXPOSURE_STEP, ::EXPOSURE_STEP, 1].astype(np.float32) for pixels in (picture, frame))
     usable = (a > low) & (a < high) & (b > low) & (b < high)
     gain = float(np.median(b[usable] / a[usable])) if usable.any() else 1.0
     if abs(gain - 1) < STEADY:
         return picture
-    return np.asarray(cv2.convertScaleAbs(picture, alpha=gain), dtype=np.uint8)
+    if picture.dtype == np.uint8:
+        return np.asarray(cv2.convertScaleAbs(picture, alpha=gain), dtype=np.uint8)
+    return np.asarray(np.clip(np.rint(picture * np.float32(gain)), 0, most).astype(picture.dtype))
 
 
-def median(pictures: Sequence[Pixels]) -> Pixels:
-    """The median in each place of uint8 pictures of one size; of an even number, the middle two's mean.
+def median(pictures: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """The median in each place of pictures of one size and type; of an even number, the middle two's mean.
 
     Sorts by exchanges of whole pictures, which is tens of times as fast as sorting in each place.
     """
@@ -122,4 +132,4 @@ def median(pictures: Sequence[Pixels]) -> Pixels:
     middle = len(kept) // 2
     if len(kept) % 2:
         return kept[middle]
-    return np.asarray(cv2.addWeighted(kept[middle - 1], 0.5, kept[middle], 0.5, 0), dtype=np.uint8)
+    return np.asarray(cv2.addWeighted(kept[middle - 1], 0.5, kept[middle], 0.5, 0))

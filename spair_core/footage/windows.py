@@ -53,19 +53,29 @@ class Reach:
             raise ValueError("a reach needs 0 < apart <= near <= far, a beat above 0 and at least one frame")
 
 
+class Beside(NamedTuple):
+    """A frame beside a run with which some of the run's are to agree, and what it looks at itself: places."""
+
+    place: int
+    neighbours: tuple[int, ...]
+    beats: tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class Window:
     """A run of frames, and those around it that they need.
 
     `pixels` uint8 (or uint16) [k, H, W, 3] in order of time, of which `own` are the run's. For each of the
     run's frames, `neighbours` are the places in `pixels` of what is to be aligned with it (in order of time),
-    and `beats` of what its fixed reference sees.
+    and `beats` of what its fixed reference sees. `beside` are those frames that the run's are to agree with
+    once they are restored (`closest`), and that are not the run's.
     """
 
     pixels: Pixels
     own: range
     neighbours: tuple[tuple[int, ...], ...]
     beats: tuple[tuple[int, ...], ...]
+    beside: tuple[Beside, ...] = ()
 
     @staticmethod
     def alone(pixels: Pixels) -> Window:
@@ -77,8 +87,13 @@ class Window:
         """The same in 8 bits."""
         return self if self.pixels.dtype == np.uint8 else replace(self, pixels=_eight_bit(self.pixels))
 
+    def alongside(self, beside: Beside) -> Window:
+        """The window of a frame beside the run."""
+        place, neighbours, beats = beside
+        return Window(self.pixels, range(place, place + 1), (neighbours,), (beats,))
+
     def at(self, number: int) -> Window:
-        """The window of only the `number`th of the run's frames."""
+        """The window of only the `number`th of the run's frames, and of none beside it."""
         around, beats = self.neighbours[number], self.beats[number]
         needed = sorted({self.own[number], *around, *beats})
         place = {old: new for new, old in enumerate(needed)}
@@ -89,6 +104,15 @@ class Window:
             (tuple(place[k] for k in around),),
             (tuple(place[k] for k in beats),),
         )
+
+
+def closest(place: int, neighbours: Sequence[int]) -> tuple[int, ...]:
+    """Of a frame's neighbours the one before it and the one after it; at an end two of one side."""
+    before = [k for k in neighbours if k < place]
+    after = [k for k in neighbours if k > place]
+    if before and after:
+        return before[-1], after[0]
+    return (*before[-2:], *after[:2])
 
 
 @dataclass
@@ -204,33 +228,46 @@ def _correlation(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
 
 
 def _settled(held: Sequence[_Frame], number: int, reach: Reach) -> bool:
-    """Whether all that the frame of this number may look at has come in."""
+    """Whether all has come in that the frame of this number, or one that it is to agree with, may look at."""
     newest = held[-1]
     place = number - newest.number + len(held) - 1
     if newest.number < number or place < 0:
         return False
     frame = held[place]
+    after = [k for k in _neighbours(held, frame, reach) if k > number]
+    last = held[place + after[0] - number] if after else frame  # with which it is to agree
     return (
-        newest.seconds > frame.seconds + reach.far + SLACK
+        newest.seconds > last.seconds + reach.far + SLACK
         or newest.scene > frame.scene
-        or newest.number >= number + reach.most_frames
+        or newest.number >= last.number + reach.most_frames
     )
 
 
 def _window(held: Sequence[_Frame], numbers: range, reach: Reach) -> Window:
     """The window of the frames with these numbers."""
-    own = [frame for frame in held if frame.number in numbers]
-    around = [(_neighbours(held, frame, reach), _beats(held, frame, reach)) for frame in own]
-    needed = sorted({*numbers, *(k for pair in around for part in pair for k in part)})
+    frames = {frame.number: frame for frame in held}
+    looks = {number: _looks(held, frames[number], reach) for number in numbers}
+    agreeing = {k for number in numbers for k in closest(number, looks[number][0])}
+    beside = {number: _looks(held, frames[number], reach) for number in sorted(agreeing - {*numbers})}
+    seen = (k for pair in (*looks.values(), *beside.values()) for part in pair for k in part)
+    needed = sorted({*numbers, *beside, *seen})
     place = {number: index for index, number in enumerate(needed)}
-    pixels = {frame.number: frame.pixels for frame in held}
+
+    def placed(numbers: Sequence[int]) -> tuple[int, ...]:
+        return tuple(place[k] for k in numbers)
+
     start = place[numbers.start]
     return Window(
-        np.stack([pixels[number] for number in needed]),
-        range(start, start + len(own)),
-        tuple(tuple(place[k] for k in neighbours) for neighbours, _ in around),
-        tuple(tuple(place[k] for k in beats) for _, beats in around),
+        np.stack([frames[number].pixels for number in needed]),
+        range(start, start + len(numbers)),
+        tuple(placed(neighbours) for neighbours, _ in looks.values()),
+        tuple(placed(beats) for _, beats in looks.values()),
+        tuple(Beside(place[k], *map(placed, both)) for k, both in beside.items()),
     )
+
+
+def _looks(held: Sequence[_Frame], frame: _Frame, reach: Reach) -> tuple[list[int], list[int]]:
+    return _neighbours(held, frame, reach), _beats(held, frame, reach)
 
 
 def _neighbours(held: Sequence[_Frame], frame: _Frame, reach: Reach) -> list[int]:
@@ -269,8 +306,12 @@ def _within(held: Sequence[_Frame], frame: _Frame, seconds: float, reach: Reach)
 
 
 def _still_needed(held: Sequence[_Frame], first: int, reach: Reach) -> list[_Frame]:
-    """What the frames from number `first` on may still look at."""
+    """What the frames from number `first` on, and those that they are to agree with, may still look at."""
     rest = [frame for frame in held if frame.number >= first]
-    past = [frame for frame in _within(held, rest[0], reach.far + SLACK, reach) if frame.number < first]
-    near = rest[0].seconds - reach.near - 2 * SLACK
-    return [frame for frame in past if frame.beat or frame.seconds >= near] + rest
+    before = [k for k in _neighbours(held, rest[0], reach) if k < first]
+    oldest = next(frame for frame in held if frame.number in (*before[-2:], first))
+    return [
+        frame
+        for frame in _within(held, oldest, reach.far + SLACK, reach)
+        if frame.number < first and (frame.beat or frame.seconds >= oldest.seconds - reach.near - 2 * SLACK)
+    ] + rest

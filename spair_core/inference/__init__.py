@@ -12,7 +12,8 @@ from spair_core.inference.precision import Chosen, Precision, chosen, type_of
 from spair_core.inference.settings import MIN_DEGRADED, OVERLAP, TILE, check_tile
 
 if TYPE_CHECKING:
-    from spair_core.inference.restoring import BATCH_PIXELS, Restored, harmless, restore, restore_window
+    from spair_core.inference.restoring import Restored, harmless, restore
+    from spair_core.inference.runs import BATCH_PIXELS, restore_window
     from spair_core.inference.tiles import spans
 
 __all__ = [
@@ -33,7 +34,10 @@ __all__ = [
 ]
 
 
+_IN = {"spans": "tiles", "BATCH_PIXELS": "runs", "restore_window": "runs"}
+
+
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        return getattr(import_module(f"{__name__}.{'tiles' if name == 'spans' else 'restoring'}"), name)
+        return getattr(import_module(f"{__name__}.{_IN.get(name, 'restoring')}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

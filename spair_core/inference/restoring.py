@@ -1,10 +1,9 @@
-"""Pictures and runs of frames through the network: levels in, levels and mask out, any size."""
+"""Pictures through the network: levels in, levels and mask out, any size."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spair_core.footage import Window, references, references_on
-from spair_core.gpu import brought_back, tensor_of, uploaded
+from spair_core.gpu import brought_back, tensor_of
 from spair_core.inference.scales import over_scales
 from spair_core.inference.settings import MIN_DEGRADED, TILE, check_tile
 from spair_core.inference.tiles import in_tiles
@@ -23,8 +21,6 @@ from spair_core.network import Spair
 NEAR = 4
 """What is further than so many pixels (of the scale at which it was found) from the mask comes back bit for
 bit: the networks' corrections there are below what training could tell from nothing."""
-BATCH_PIXELS = 8 << 20
-"""Pixels that a GPU is given at once."""
 UNSEEN = 2 / 255
 """A change that no one sees."""
 PLACES = 8
@@ -66,12 +62,12 @@ def restore(
     if references is not None:
         _check(references, 6)
     device = next(model.parameters()).device
-    beside = None if references is None else _to_tensor(references, device)
-    result = _result(model, _to_tensor(pixels, device), beside, tile, min_degraded, pixels.dtype)
-    return _restored([result], device, pixels.dtype)
+    beside = None if references is None else shares(references, device)
+    result = levels(model, shares(pixels, device), beside, tile, min_degraded, pixels.dtype)
+    return gathered([result], device, pixels.dtype)
 
 
-def _result(
+def levels(
     model: Spair,
     pictures: Tensor,
     beside: Tensor | None,
@@ -95,7 +91,7 @@ def _result(
     return quantized, mask[:, 0], torch.stack(finite).all()
 
 
-def _restored(
+def gathered(
     results: Iterable[tuple[Tensor, Tensor, Tensor]], device: torch.device, dtype: np.dtype[Any]
 ) -> Restored:
     """The results on the host, one after another."""
@@ -133,37 +129,6 @@ def _enough(changed: Tensor, min_degraded: float) -> Tensor:
     return share >= torch.where(spread, min_degraded / 3, min_degraded).clamp(min=1e-12)
 
 
-@torch.inference_mode()
-def restore_window(
-    model: Spair, window: Window, *, tile: int = TILE, min_degraded: float = MIN_DEGRADED
-) -> Restored:
-    """Restore the frames of a run beside their references, where the model takes them.
-
-    On a CPU one by one, so that a frame's bits do not depend on its run; on a GPU in batches.
-    """
-    device = next(model.parameters()).device
-    batch = 1 if device.type == "cpu" else max(1, BATCH_PIXELS // window.pixels[0, ..., 0].size)
-    starts = range(window.own.start, window.own.stop, batch)
-    shown = (window.pixels[start : min(start + batch, window.own.stop)] for start in starts)
-    beside = _beside(window, device, batch) if model.config.references else repeat(None)
-    dtype = window.pixels.dtype
-    results = (
-        _result(model, frames / np.iinfo(dtype).max, seen, tile, min_degraded, dtype)
-        for frames, seen in zip(uploaded(shown, device), beside, strict=False)
-    )
-    return _restored(results, device, dtype)
-
-
-def _beside(window: Window, device: torch.device, batch: int) -> Iterator[Tensor]:
-    """The references of a run, `batch` frames at a time: [b, 6, H, W] in [0, 1], from 8 bits."""
-    window = window.shown
-    if device.type != "cpu":
-        yield from (references_on(window, device) / 255).split(batch)
-        return
-    for seen in references(window):
-        yield _to_tensor(seen[None], device)
-
-
 def _check(pixels: NDArray[Any], channels: int) -> None:
     known = pixels.dtype in (np.uint8, np.uint16)
     if not known or pixels.ndim != 4 or pixels.shape[3] != channels or 0 in pixels.shape:
@@ -173,5 +138,6 @@ def _check(pixels: NDArray[Any], channels: int) -> None:
         )
 
 
-def _to_tensor(pixels: NDArray[Any], device: torch.device) -> Tensor:
+def shares(pixels: NDArray[Any], device: torch.device) -> Tensor:
+    """Pictures [B, H, W, C] as shares of their range [B, C, H, W] on the device."""
     return tensor_of(pixels, device) / np.iinfo(pixels.dtype).max

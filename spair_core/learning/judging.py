@@ -156,12 +156,12 @@ def _random(config: JudgingConfig, source: int, number: int) -> np.random.Genera
 def _windows(clip: Clip, count: int) -> Iterator[Window]:
     """Frames of a clip, evenly spaced, each with those around it that its references need."""
     reach, length = Reach(), len(clip.frames)
-    around = ceil((reach.far + reach.beat) * clip.rate) + 1
+    around = ceil((reach.near + reach.far + reach.beat) * clip.rate) + 1
     for place in sorted({int((k + 0.5) * length / count) for k in range(count)}):
         first = max(0, place - around)
         some = clip.frames[first : place + around + 1]
         timed = ((frame, (first + k) / clip.rate) for k, frame in enumerate(some))
-        yield next(islice(windows(timed, 1, reach), place - first, None)).at(0)
+        yield next(islice(windows(timed, 1, reach), place - first, None))
 
 
 def _in_weather(window: Window, overs: Sequence[Over], rng: np.random.Generator) -> Example:

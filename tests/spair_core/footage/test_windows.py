@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from spair_core.footage import Reach, windows
+from spair_core.footage import Reach, closest, windows
 
 REACH = Reach()
 
@@ -157,7 +157,7 @@ def test_no_more_frames_are_held_than_the_reach(photo):
 
     reach = Reach(most_frames=20)
     assert sum(len(window.own) for window in windows(stream(), 8, reach)) == 400
-    assert most <= 2 * 20 + 8 + 10
+    assert most <= 2 * 20 + 24 + 8 + 10  # 24: how far those are that a run's frames are to agree with
 
 
 def test_without_a_reach_a_run_is_its_frames(photo):
@@ -178,3 +178,42 @@ def test_deep_frames_look_at_the_same_as_those_of_eight_bits(photo):
     for ours, theirs in zip(windows(iter(deep), 8, REACH), windows(iter(frames), 8, REACH), strict=True):
         assert ours.pixels.dtype == np.uint16
         assert (ours.shown.pixels == theirs.pixels).all()
+
+
+def test_a_run_carries_those_that_its_frames_are_to_agree_with(photo):
+    frames = drive(photo, 45)
+    number = {pixels.tobytes(): k for k, (pixels, _) in enumerate(frames)}
+    looked = seen(frames)
+    for window in windows(iter(frames), 8, REACH):
+        named = [number[pixels.tobytes()] for pixels in window.pixels]
+        first, last = named[window.own.start], named[window.own.stop - 1]
+        assert [named[one.place] for one in window.beside] == [
+            k for k in (first - 1, last + 1) if 0 <= k < 45
+        ]
+        for one in window.beside:
+            sees = [[named[k] for k in places] for places in (one.neighbours, one.beats)]
+            assert sees == list(looked[named[one.place]])
+        for place, neighbours in zip(window.own, window.neighbours, strict=True):
+            assert {*closest(place, neighbours)} <= {*window.own, *(one.place for one in window.beside)}
+
+
+@pytest.mark.parametrize("rate", [12.0, 30.0, 120.0])
+@pytest.mark.parametrize("run", [1, 7])
+def test_what_a_frame_beside_a_run_sees_is_what_it_sees_in_its_own(photo, rate, run):
+    """At any rate, with frames that come twice and a cut."""
+    frames = drive(photo, 60, rate=rate)
+    frames[20] = (frames[19][0], frames[20][1])
+    frames[40:] = [(255 - pixels[::-1], seconds) for pixels, seconds in frames[40:]]
+    number: dict[bytes, list[int]] = {}
+    for k, (pixels, _) in enumerate(frames):
+        number.setdefault(pixels.tobytes(), []).append(k)
+    own, beside = [], []
+    for window in windows(iter(frames), run, REACH):
+        named = [pixels.tobytes() for pixels in window.pixels]
+        looks = zip(window.neighbours, window.beats, strict=True)
+        own += [[[named[k] for k in places] for places in both] for both in looks]
+        for place, *both in window.beside:
+            beside.append((named[place], [[named[k] for k in places] for places in both]))
+    assert len(beside) >= len(own) // run
+    for name, sees in beside:
+        assert any(sees == own[k] for k in number[name])

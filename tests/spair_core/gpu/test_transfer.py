@@ -11,7 +11,7 @@ pytest.importorskip("cv2")  # a machine that is lent for its GPU may lack it, an
 from spair_core import inference
 from spair_core.footage import Window
 from spair_core.gpu import brought_back, tensor_of, uploaded
-from spair_core.inference import restoring
+from spair_core.inference import runs
 from spair_core.network import Spair
 from tests.spair_core.gpu.streams import Streams
 
@@ -100,7 +100,7 @@ def test_what_is_no_number_is_an_error_with_streams_too(model, monkeypatch):
 def test_on_a_gpu_a_run_is_restored_as_its_batches_are_one_by_one(model, dtype, gpu, monkeypatch):
     model = copy.deepcopy(model).to(gpu)
     frames = drive(dtype, 7, 120, 160)
-    monkeypatch.setattr(restoring, "BATCH_PIXELS", 2 * 120 * 160)
+    monkeypatch.setattr(runs, "BATCH_PIXELS", 2 * 120 * 160)
     alone = [inference.restore(model, frames[start : start + 2]) for start in range(0, 7, 2)]
     for _ in range(3):
         run = inference.restore_window(model, Window.alone(frames))

@@ -7,11 +7,9 @@ import pytest
 import torch
 
 from spair_core import inference
-from spair_core.footage import Reach, Window, references, references_on, windows
+from spair_core.footage import Window
 from spair_core.inference import restoring
 from spair_core.network import Spair
-
-CPU = torch.device("cpu")
 
 
 def test_a_batch_of_pictures(model, photos):
@@ -29,35 +27,6 @@ def test_other_arrays_are_refused(model):
         inference.restore(model, np.zeros((8, 8, 3), np.uint8))
     with pytest.raises(ValueError, match="at least"):
         inference.restore(model, np.zeros((1, 8, 8, 3), np.uint8), tile=8)
-
-
-def noisy_drive(photo, count=20):
-    rng = np.random.default_rng(0)
-    frames = [np.roll(photo, -3 * k, axis=1)[:64, :96] for k in range(count)]
-    return [
-        (np.clip(f + rng.normal(0, 9, f.shape), 0, 255).astype(np.uint8), k / 30)
-        for k, f in enumerate(frames)
-    ]
-
-
-def test_a_clip_gives_the_same_pixels_whole_and_in_runs(footage_model, photos):
-    results = []
-    for run in (100, 6):
-        stream = windows(iter(noisy_drive(photos[2])), run, Reach())
-        pieces = [inference.restore_window(footage_model, window) for window in stream]
-        results.append(np.concatenate([piece.pixels for piece in pieces]))
-    assert len(results[0]) == 20
-    assert (results[0] == results[1]).all()
-
-
-def test_frames_go_through_beside_their_references(footage_model, photos):
-    (window,) = windows(iter(noisy_drive(photos[2])), 100, Reach())
-    restored = inference.restore_window(footage_model, window)
-    for k, seen in enumerate(references(window)):
-        alone = inference.restore(footage_model, window.pixels[k][None], references=seen[None])
-        assert (alone.pixels[0] == restored.pixels[k]).all()
-    still = inference.restore(footage_model, window.pixels[10][None])
-    assert (still.pixels[0] != restored.pixels[10]).any()
 
 
 def marking(model, where):
@@ -155,31 +124,6 @@ def test_a_mask_without_a_change_that_one_sees_is_nothing_found(model, monkeypat
     passed = inference.restore(model, pixels)
     assert not passed.mask.any()
     assert (passed.pixels == pixels).all()
-
-
-def test_a_gpu_is_given_frames_in_batches_beside_references_of_its_own(footage_model, photos, monkeypatch):
-    """What another device would be given, on a CPU."""
-    (window,) = windows(iter(noisy_drive(photos[2], 12)), 100, Reach())
-    given = []
-    nothing = torch.zeros(1, 1, 1, 3), torch.zeros(1, 1, 1).bool(), torch.tensor(True)
-    monkeypatch.setattr(
-        restoring, "_result", lambda model, pictures, beside, *_: given.append((pictures, beside)) or nothing
-    )
-    monkeypatch.setattr(restoring, "uploaded", lambda batches, device: map(torch.tensor, batches))
-    monkeypatch.setattr(restoring, "BATCH_PIXELS", 5 * 64 * 96)
-    monkeypatch.setattr(restoring, "references_on", lambda window, device: references_on(window, CPU))
-
-    class OnGpu:
-        config = footage_model.config
-
-        def parameters(self):
-            return iter([torch.zeros(1, device="meta")])
-
-    inference.restore_window(OnGpu(), window)
-    assert [len(pictures) for pictures, _ in given] == [5, 5, 2]
-    assert [tuple(beside.shape) for _, beside in given] == [(5, 6, 64, 96), (5, 6, 64, 96), (2, 6, 64, 96)]
-    seen = torch.cat([beside for _, beside in given])
-    assert torch.equal(seen, references_on(window, CPU) / 255)
 
 
 def test_sixteen_bit_are_restored_in_sixteen(photos, model):

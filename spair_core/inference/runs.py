@@ -1,0 +1,121 @@
+"""Runs of frames through the network beside their references; what was restored then agrees with neighbours.
+
+Where a streak was, the network guesses what it hid, anew in each frame; but the next frame shows it. So a
+pixel that was restored becomes the median of what it is, before it and after it, aligned by the motion of
+the restored frames. What that gains is told in the room's README.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import repeat
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from spair_core.footage import Window, aligned, aligned_on, closest, references, references_on
+from spair_core.gpu import uploaded
+from spair_core.inference.restoring import Restored, gathered, levels, shares
+from spair_core.inference.settings import MIN_DEGRADED, TILE
+from spair_core.network import Spair
+
+Pixels = NDArray[Any]
+
+BATCH_PIXELS = 8 << 20
+"""Pixels that a GPU is given at once."""
+WITHIN = 16
+"""Levels of 255 by which a pixel may be led by its neighbours: more is a motion that was not found."""
+RIM = 1
+"""Pixels around the mask that are led as well: streaks are fainter at their rims than what is found."""
+
+
+@torch.inference_mode()
+def restore_window(
+    model: Spair, window: Window, *, tile: int = TILE, min_degraded: float = MIN_DEGRADED
+) -> Restored:
+    """Restore the frames of a run beside their references, where the model takes them, and let them agree.
+
+    On a CPU one by one, so that a frame's bits do not depend on its run; on a GPU in batches. Frames beside
+    the run are restored as well where a frame in which something was found is to agree with them. Raises as
+    `restore` does.
+    """
+    restored = _through(model, window, tile, min_degraded)
+    frames = dict(zip(window.own, restored.pixels, strict=True))
+    leading = {
+        place: closest(place, neighbours) if mask.any() else ()
+        for place, neighbours, mask in zip(window.own, window.neighbours, restored.mask, strict=True)
+    }
+    wanted = {k for places in leading.values() for k in places}
+    for one in window.beside:
+        if one.place in wanted:
+            frames[one.place] = _through(model, window.alongside(one), tile, min_degraded).pixels[0]
+    device = next(model.parameters()).device
+    agreeing = [
+        _led(frames, place, leading[place], mask, device)
+        for place, mask in zip(window.own, restored.mask, strict=True)
+    ]
+    return replace(restored, pixels=np.stack(agreeing))
+
+
+def _through(model: Spair, window: Window, tile: int, min_degraded: float) -> Restored:
+    """The run's frames as the network restores them."""
+    device = next(model.parameters()).device
+    batch = 1 if device.type == "cpu" else max(1, BATCH_PIXELS // window.pixels[0, ..., 0].size)
+    starts = range(window.own.start, window.own.stop, batch)
+    shown = (window.pixels[start : min(start + batch, window.own.stop)] for start in starts)
+    beside = _beside(window, device, batch) if model.config.references else repeat(None)
+    dtype = window.pixels.dtype
+    results = (
+        levels(model, frames / np.iinfo(dtype).max, seen, tile, min_degraded, dtype)
+        for frames, seen in zip(uploaded(shown, device), beside, strict=False)
+    )
+    return gathered(results, device, dtype)
+
+
+def _beside(window: Window, device: torch.device, batch: int) -> Iterator[Tensor]:
+    """The references of a run, `batch` frames at a time: [b, 6, H, W] in [0, 1], from 8 bits."""
+    window = window.shown
+    if device.type != "cpu":
+        yield from (references_on(window, device) / 255).split(batch)
+        return
+    for seen in references(window):
+        yield shares(seen[None], device)
+
+
+def _led(
+    frames: Mapping[int, Pixels],
+    place: int,
+    leading: Sequence[int],
+    mask: NDArray[np.bool_],
+    device: torch.device,
+) -> Pixels:
+    """The frame [H, W, 3] brought towards the median of it and of those that lead it, aligned with it, in and
+    around its mask [H, W]; as it is where it is not known what leads it."""
+    frame = frames[place]
+    if not leading or any(k not in frames for k in leading):
+        return frame
+    around = cv2.dilate(mask.astype(np.uint8), np.ones((2 * RIM + 1, 2 * RIM + 1), np.uint8)) > 0
+    most = np.iinfo(frame.dtype).max
+    far = WITHIN * (most // 255)
+    change = _aligned(frames, place, leading, device)[around] - frame[around].astype(np.float32)
+    led = frame.copy()
+    led[around] = np.clip(frame[around] + np.clip(np.rint(change), -far, far), 0, most).astype(frame.dtype)
+    return led
+
+
+def _aligned(
+    frames: Mapping[int, Pixels], place: int, leading: Sequence[int], device: torch.device
+) -> NDArray[Any]:
+    """The median [H, W, 3] of the frame and those that lead it, brought onto it, in levels."""
+    order = sorted([place, *leading])
+    here = order.index(place)
+    neighbours = tuple(order.index(k) for k in leading)
+    window = Window(np.stack([frames[k] for k in order]), range(here, here + 1), (neighbours,), ((),))
+    if device.type == "cpu":
+        return next(aligned(window))
+    return np.asarray(aligned_on(window, device)[0].permute(1, 2, 0).cpu().numpy())
