@@ -44,7 +44,7 @@ def references_on(window: Window, device: torch.device) -> Tensor:
     """Both references of each of the run's frames, float32 [n, 6, H, W] in [0, 255], whole levels."""
     frames = tensor_of(window.pixels, device)
     own = frames[window.own.start : window.own.stop]
-    aligned = _aligned(frames, window)
+    aligned = _aligned(frames, window, _without_streaks(frames))
     fixed = [
         _exposed_like(_median(_beats(frames, beats)), frame) if len(beats) >= FEWEST_BEATS else frame
         for frame, beats in zip(own, window.beats, strict=True)
@@ -54,9 +54,10 @@ def references_on(window: Window, device: torch.device) -> Tensor:
 
 @torch.inference_mode()
 def aligned_on(window: Window, device: torch.device) -> Tensor:
-    """The aligned reference alone of each of the run's frames: float32 [n, 3, H, W] in their levels."""
+    """The aligned reference alone of each of a run's restored frames: float32 [n, 3, H, W], in levels."""
     depth = np.iinfo(window.pixels.dtype).max / 255
-    return _aligned(tensor_of(window.pixels, device) / depth, window) * depth
+    frames = tensor_of(window.pixels, device) / depth
+    return _aligned(frames, window, _grey(frames)) * depth
 
 
 def _beats(frames: Tensor, beats: Sequence[int]) -> Tensor:
@@ -64,11 +65,10 @@ def _beats(frames: Tensor, beats: Sequence[int]) -> Tensor:
     return torch.stack([_exposed_like(frames[beat], middle) for beat in beats])
 
 
-def _aligned(frames: Tensor, window: Window) -> Tensor:
+def _aligned(frames: Tensor, window: Window, grey: Tensor) -> Tensor:
     pairs = [(place, k) for place, near in zip(window.own, window.neighbours, strict=True) for k in near]
     if min(frames.shape[-2:]) < FLOW_SMALLEST or not pairs:
         return frames[window.own.start : window.own.stop]
-    grey = _without_streaks(frames)
     places, others = (torch.tensor(side, device=frames.device) for side in zip(*pairs, strict=True))
     brought = warped(frames[others], flow(grey[places], grey[others]))
     references, start = [], 0
@@ -82,7 +82,7 @@ def _aligned(frames: Tensor, window: Window) -> Tensor:
 
 def _without_streaks(frames: Tensor) -> Tensor:
     """Grey [k, 1, H, W], without what is bright and narrow along the rows, and blurred."""
-    grey = (frames * frames.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
+    grey = _grey(frames)
     wide = max(5, frames.shape[-2] // STREAK_SHARE | 1)
     eroded = -F.max_pool2d(-grey, (1, wide), 1, (0, wide // 2))
     opened = F.max_pool2d(eroded, (1, wide), 1, (0, wide // 2))
@@ -90,6 +90,10 @@ def _without_streaks(frames: Tensor) -> Tensor:
     bell = torch.softmax(-0.5 * (reach / FLOW_BLUR) ** 2, 0)
     padded = F.pad(opened, (4, 4, 4, 4), mode="reflect")
     return F.conv2d(F.conv2d(padded, bell.view(1, 1, 1, -1)), bell.view(1, 1, -1, 1))
+
+
+def _grey(frames: Tensor) -> Tensor:
+    return (frames * frames.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
 
 
 def flow(first: Tensor, second: Tensor) -> Tensor:

@@ -21,6 +21,8 @@ FLOW_BLUR = 1.5
 STREAK_SHARE = 60
 """Flow is measured on grey blurred by this sigma, after what is bright and narrower than this fraction of the
 height has been taken away (an opening along the rows): rain must not lead it."""
+FINEST = 1
+"""Half of their size is the finest at which the flow of restored frames is measured; a quarter in rain."""
 FLOW_SMALLEST = 16
 """Of frames with a shorter side there is no flow."""
 FEWEST_BEATS = 3
@@ -38,14 +40,17 @@ def references(window: Window) -> Iterator[Pixels]:
     Kroeger et al. 2016); `fixed` that of the frames around it as the camera saw them. Changes of exposure are
     taken out. Where there is too little to see, a reference is the frame itself.
     """
-    fixed = _Fixed(window.pixels)
-    for seen, place, beats in zip(aligned(window), window.own, window.beats, strict=True):
-        yield np.concatenate([seen, fixed.behind(place, beats)], axis=2)
+    flow, fixed = _Flow(window, rainy=True), _Fixed(window.pixels)
+    for place, neighbours, beats in zip(window.own, window.neighbours, window.beats, strict=True):
+        yield np.concatenate([_aligned(flow, place, neighbours), fixed.behind(place, beats)], axis=2)
 
 
 def aligned(window: Window) -> Iterator[NDArray[Any]]:
-    """For each of the run's frames the aligned reference [H, W, 3] alone, uint8 or uint16 as they are."""
-    flow = _Flow(window)
+    """For each of a run's restored frames the aligned reference [H, W, 3] alone, of its type.
+
+    There is no rain that could lead the flow, which is finer then: lane markings that pass must not be lost.
+    """
+    flow = _Flow(window, rainy=False)
     for place, neighbours in zip(window.own, window.neighbours, strict=True):
         yield _aligned(flow, place, neighbours)
 
@@ -61,10 +66,12 @@ def _aligned(flow: _Flow, place: int, neighbours: Sequence[int]) -> NDArray[Any]
 class _Flow:
     """Brings frames of a window onto one another."""
 
-    def __init__(self, window: Window) -> None:
-        self.pixels, self.shown = window.pixels, window.shown.pixels
+    def __init__(self, window: Window, *, rainy: bool) -> None:
+        self.pixels, self.shown, self.rainy = window.pixels, window.shown.pixels, rainy
         self.grey: dict[int, Pixels] = {}
         self.flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+        if not rainy:
+            self.flow.setFinestScale(FINEST)
         height, width = self.pixels.shape[1:3]
         self.streak = np.ones((1, max(5, height // STREAK_SHARE | 1)), np.uint8)
         self.rows, self.columns = np.mgrid[:height, :width].astype(np.float32)
@@ -79,8 +86,11 @@ class _Flow:
     def _grey(self, place: int) -> Pixels:
         if place not in self.grey:
             grey = cv2.cvtColor(self.shown[place], cv2.COLOR_RGB2GRAY)
-            opened = cv2.morphologyEx(grey, cv2.MORPH_OPEN, self.streak)
-            self.grey[place] = np.asarray(cv2.GaussianBlur(opened, (0, 0), FLOW_BLUR), dtype=np.uint8)
+            if self.rainy:
+                grey = cv2.GaussianBlur(
+                    cv2.morphologyEx(grey, cv2.MORPH_OPEN, self.streak), (0, 0), FLOW_BLUR
+                )
+            self.grey[place] = np.asarray(grey, dtype=np.uint8)
         return self.grey[place]
 
 

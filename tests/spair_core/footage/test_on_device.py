@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter, shift
 
-from spair_core.footage import Reach, Window, references, references_on, windows
+from spair_core.footage import Reach, Window, aligned, aligned_on, references, references_on, windows
 from spair_core.footage.on_device import flow, warped
 
 CPU = torch.device("cpu")
@@ -93,3 +93,15 @@ def test_a_change_of_exposure_is_taken_out(photos):
     (window,) = windows(((pixels, k / 30) for k, pixels in enumerate(darker)), 100, Reach())
     aligned = references_on(window, CPU)[:, :3].mean((1, 2, 3)).numpy()
     assert np.abs(aligned - np.array([pixels.mean() for pixels in darker])).max() < 2
+
+
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+def test_restored_frames_are_brought_together_as_well(photos, depth):
+    dry, _ = drive(photos[0])
+    scale = np.iinfo(depth).max // 255
+    window = Window(np.stack(dry[:3]).astype(depth) * scale, range(1, 2), ((0, 2),), ((),))
+    here, there = next(aligned(window)) / scale, aligned_on(window, CPU)[0].permute(1, 2, 0).numpy() / scale
+    away = [np.abs(one - dry[1])[8:-8, 16:-16].mean() for one in (here, there)]
+    apart = np.abs(dry[0].astype(float) - dry[1])[8:-8, 16:-16].mean()
+    assert away[1] < 1.3 * away[0] + 0.2
+    assert away[1] < 0.3 * apart

@@ -1,10 +1,11 @@
 from itertools import pairwise
 
+import cv2
 import numpy as np
 import pytest
 from scipy.ndimage import shift
 
-from spair_core.footage import Reach, Window, references, windows
+from spair_core.footage import Reach, Window, aligned, references, windows
 from spair_core.footage.references import exposed_like, median
 
 SIZE = (96, 160)
@@ -154,3 +155,39 @@ def test_frames_smaller_than_a_patch_of_the_flow():
     tiny = [np.full((5, 7, 3), 10 * k, np.uint8) for k in range(1, 12)]
     aligned, _ = beside(tiny)
     assert aligned[5].shape == (5, 7, 3)
+
+
+def passing_marks(photo, count=3, speed=9.0):
+    """A dim scene that passes, and where thin bright marks are in it: restored frames, and masks of marks."""
+    scene = (photo[:96, 40:360] * 0.4 + 40).astype(np.uint8)
+    marks = np.zeros(scene.shape[:2], np.uint8)
+    for column in range(20, 300, 40):
+        cv2.line(marks, (column, 70), (column + 12, 90), 255, 3)
+    scene[marks > 0] = 210
+    at = glide(np.pad(marks[..., None].repeat(3, 2), ((0, 0), (40, 0), (0, 0))), count, speed=speed)
+    painted = np.pad(scene, ((0, 0), (40, 0), (0, 0)), mode="reflect")
+    return np.stack(glide(painted, count, speed=speed)), [one[..., 0] > 200 for one in at]
+
+
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+def test_thin_marks_that_pass_are_kept_in_what_restored_frames_agree_on(photos, depth):
+    frames, marks = passing_marks(photos[2])
+    scale = np.iinfo(depth).max // 255
+    window = Window(frames.astype(depth) * scale, range(1, 2), ((0, 2),), ((),))
+    (seen,) = aligned(window)
+    assert seen.dtype == depth
+    inner = np.zeros(SIZE, bool)
+    inner[:, 24:-24] = True
+    mark, beside = marks[1] & inner, ~marks[1] & inner & (np.arange(SIZE[0])[:, None] >= 70)
+    contrast = [
+        one[mark].mean() - one[beside].mean() for one in (frames[1] * float(scale), seen.astype(float))
+    ]
+    assert contrast[1] > 0.95 * contrast[0]
+    assert np.abs(seen / scale - frames[1])[inner].mean() < 3
+
+
+def test_sixteen_bit_frames_are_exposed_alike():
+    deep = np.random.default_rng(0).integers(3000, 30000, (40, 60, 3), dtype=np.uint16)
+    brighter = (deep * 1.5).astype(np.uint16)
+    assert np.abs(exposed_like(deep, brighter).astype(int) - brighter).max() < 60
+    assert exposed_like(brighter, brighter) is brighter
