@@ -22,7 +22,8 @@ STREAK_SHARE = 60
 """Flow is measured on grey blurred by this sigma, after what is bright and narrower than this fraction of the
 height has been taken away (an opening along the rows): rain must not lead it."""
 FINEST = 1
-"""Half of their size is the finest at which the flow of restored frames is measured; a quarter in rain."""
+"""The finest scale at which flow is measured, of half the frame's sides: at a quarter, which that preset has,
+thin posts and lane markings that pass are lost."""
 FLOW_SMALLEST = 16
 """Of frames with a shorter side there is no flow."""
 FEWEST_BEATS = 3
@@ -48,7 +49,7 @@ def references(window: Window) -> Iterator[Pixels]:
 def aligned(window: Window) -> Iterator[NDArray[Any]]:
     """For each of a run's restored frames the aligned reference [H, W, 3] alone, of its type.
 
-    There is no rain that could lead the flow, which is finer then: lane markings that pass must not be lost.
+    There is no rain that could lead the flow, and nothing is taken away for it: markings must not be lost.
     """
     flow = _Flow(window, rainy=False)
     for place, neighbours in zip(window.own, window.neighbours, strict=True):
@@ -70,8 +71,7 @@ class _Flow:
         self.pixels, self.shown, self.rainy = window.pixels, window.shown.pixels, rainy
         self.grey: dict[int, Pixels] = {}
         self.flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-        if not rainy:
-            self.flow.setFinestScale(FINEST)
+        self.flow.setFinestScale(FINEST)
         height, width = self.pixels.shape[1:3]
         self.streak = np.ones((1, max(5, height // STREAK_SHARE | 1)), np.uint8)
         self.rows, self.columns = np.mgrid[:height, :width].astype(np.float32)
