@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -109,14 +109,7 @@ NO_PIECE: Mapping[str, Any] = {"pixels": b"", "shape": [0], "around": b"", "note
 def packed(piece: Piece) -> dict[str, Any]:
     """A piece as columns of a row."""
     window = piece.window
-    around = (
-        window.own,
-        window.neighbours,
-        window.beats,
-        window.beside,
-        piece.state,
-        window.pixels.dtype.name,
-    )
+    around = replace(window, pixels=window.pixels[:0]), piece.state
     return {
         "pixels": window.pixels.tobytes(),
         "shape": list(window.pixels.shape),
@@ -128,7 +121,7 @@ def packed(piece: Piece) -> dict[str, Any]:
 
 def unpacked(row: dict[str, Any]) -> Piece:
     """The piece of such a row."""
-    own, neighbours, beats, beside, state, kind = pickle.loads(row["around"])
-    pixels = np.frombuffer(row["pixels"], kind).reshape([int(side) for side in row["shape"]])
+    around, state = pickle.loads(row["around"])
+    pixels = np.frombuffer(row["pixels"], around.pixels.dtype).reshape([int(side) for side in row["shape"]])
     notes, lost = (tuple(row[name].splitlines()) for name in ("notes", "lost"))
-    return Piece(Window(pixels, own, neighbours, beats, beside), state, notes=notes, lost=lost)
+    return Piece(replace(around, pixels=pixels), state, notes=notes, lost=lost)

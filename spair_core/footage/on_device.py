@@ -2,8 +2,8 @@
 
 Flow is pyramidal Lucas-Kanade, dense and iterated (Bouguet 2001), which is made of sums over windows: DIS
 walks patch by patch and has no form that a GPU likes. The two agree where there is texture; nothing asks that
-they be equal, as the median is robust and the network is shown the difference. On four drives in synthetic
-streaks the aligned reference is as good by either, to 0.2 dB.
+they be equal, as the median is robust and the network is shown the difference. Of eight frames of
+three drives in synthetic streaks the aligned reference is 0.2 dB less good by this on average, 0.7 at most.
 """
 
 from __future__ import annotations

@@ -47,19 +47,20 @@ def restore_window(
     restored = _through(model, window, tile, min_degraded)
     frames = dict(zip(window.own, restored.pixels, strict=True))
     leading = {
-        place: closest(place, neighbours) if mask.any() else ()
+        place: closest(place, neighbours)
         for place, neighbours, mask in zip(window.own, window.neighbours, restored.mask, strict=True)
+        if mask.any()
     }
     wanted = {k for places in leading.values() for k in places}
     for one in window.beside:
         if one.place in wanted:
             frames[one.place] = _through(model, window.alongside(one), tile, min_degraded).pixels[0]
-    device = next(model.parameters()).device
-    agreeing = [
-        _led(frames, place, leading[place], mask, device)
-        for place, mask in zip(window.own, restored.mask, strict=True)
-    ]
-    return replace(restored, pixels=np.stack(agreeing))
+    known = {place: places for place, places in leading.items() if places and frames.keys() >= {*places}}
+    if not known:
+        return restored
+    seen = _aligned(_of_restored(frames, window.own, known), next(model.parameters()).device)
+    led = map(_led, restored.pixels, seen, restored.mask)
+    return replace(restored, pixels=np.stack(list(led)))
 
 
 def _through(model: Spair, window: Window, tile: int, min_degraded: float) -> Restored:
@@ -87,35 +88,31 @@ def _beside(window: Window, device: torch.device, batch: int) -> Iterator[Tensor
         yield shares(seen[None], device)
 
 
-def _led(
-    frames: Mapping[int, Pixels],
-    place: int,
-    leading: Sequence[int],
-    mask: NDArray[np.bool_],
-    device: torch.device,
-) -> Pixels:
-    """The frame [H, W, 3] brought towards the median of it and of those that lead it, aligned with it, in and
-    around its mask [H, W]; as it is where it is not known what leads it."""
-    frame = frames[place]
-    if not leading or any(k not in frames for k in leading):
-        return frame
+def _of_restored(frames: Mapping[int, Pixels], own: range, leading: Mapping[int, Sequence[int]]) -> Window:
+    """The run's frames once restored, beside those that lead them."""
+    places = sorted(frames)
+    start = places.index(own.start)
+    return Window(
+        np.stack([frames[place] for place in places]),
+        range(start, start + len(own)),
+        tuple(tuple(map(places.index, leading.get(place, ()))) for place in own),
+        ((),) * len(own),
+    )
+
+
+def _aligned(window: Window, device: torch.device) -> Iterator[NDArray[Any]]:
+    """For each of the run's frames the median [H, W, 3] of it and of those that lead it, brought onto it."""
+    if device.type == "cpu":
+        return aligned(window)
+    return iter(aligned_on(window, device).permute(0, 2, 3, 1).cpu().numpy())
+
+
+def _led(frame: Pixels, reference: NDArray[Any], mask: NDArray[np.bool_]) -> Pixels:
+    """The frame [H, W, 3] brought towards its reference in and around its mask [H, W]."""
     around = cv2.dilate(mask.astype(np.uint8), np.ones((2 * RIM + 1, 2 * RIM + 1), np.uint8)) > 0
     most = np.iinfo(frame.dtype).max
     far = WITHIN * (most // 255)
-    change = _aligned(frames, place, leading, device)[around] - frame[around].astype(np.float32)
+    change = reference[around] - frame[around].astype(np.float32)
     led = frame.copy()
     led[around] = np.clip(frame[around] + np.clip(np.rint(change), -far, far), 0, most).astype(frame.dtype)
     return led
-
-
-def _aligned(
-    frames: Mapping[int, Pixels], place: int, leading: Sequence[int], device: torch.device
-) -> NDArray[Any]:
-    """The median [H, W, 3] of the frame and those that lead it, brought onto it, in levels."""
-    order = sorted([place, *leading])
-    here = order.index(place)
-    neighbours = tuple(order.index(k) for k in leading)
-    window = Window(np.stack([frames[k] for k in order]), range(here, here + 1), (neighbours,), ((),))
-    if device.type == "cpu":
-        return next(aligned(window))
-    return np.asarray(aligned_on(window, device)[0].permute(1, 2, 0).cpu().numpy())

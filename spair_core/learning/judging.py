@@ -154,7 +154,7 @@ def _random(config: JudgingConfig, source: int, number: int) -> np.random.Genera
 
 
 def _windows(clip: Clip, count: int) -> Iterator[Window]:
-    """Frames of a clip, evenly spaced, each with those around it that its references need."""
+    """Frames of a clip, evenly spaced, each with those around it that restoring it looks at."""
     reach, length = Reach(), len(clip.frames)
     around = ceil((reach.near + reach.far + reach.beat) * clip.rate) + 1
     for place in sorted({int((k + 0.5) * length / count) for k in range(count)}):

@@ -64,7 +64,8 @@ def test_it_serves_as_well_as_the_form_for_cpus(photos):
     truth = np.stack(dry)[inner].astype(np.float64)
     away = [np.abs(aligned[..., :3][inner] - truth).mean() for aligned in (here, there)]
     came = np.abs(np.stack(wet)[inner] - truth).mean()
-    assert away[1] < 1.6 * away[0]  # of real drives in streaks at most 1.2, on average 1.02
+    assert away[1] < 1.5 * away[0]  # of frames of real drives in streaks at most 1.17, on average 1.04
+    assert away[1] < 2.5  # levels
     assert away[1] < 0.6 * came
 
 
