@@ -65,18 +65,16 @@ def loop_rate(config: RestoringConfig) -> float:
 
 def _loop(files: Sequence[Path], name: str, out: str) -> tuple[int, float]:
     torch.set_num_threads(1)
-    resolved = models.resolve(name)
-    model = models.load_here(resolved.data, chosen("auto"))
-    reach = Reach() if resolved.card.network.references else None
+    model = models.load_here(models.resolve(name).data, chosen("auto"))
     started, frames = time.perf_counter(), 0
     for file in files:
-        frames += _restored(file, model, reach, Path(out) / file.name)
+        frames += _restored(file, model, Path(out) / file.name)
     return frames, time.perf_counter() - started
 
 
-def _restored(file: Path, model: Any, reach: Reach | None, target: Path) -> int:
+def _restored(file: Path, model: Any, target: Path) -> int:
     kind, parts, frames, found = medium_in(file), [], 0, False
-    for piece in kind.read(file, reach):
+    for piece in kind.read(file, Reach()):
         result = inference.restore_window(model, piece.window)
         frames, found = frames + len(result.pixels), found or bool(result.mask.any())
         if found or kind.join is not None:

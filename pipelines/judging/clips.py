@@ -102,12 +102,9 @@ def judge(clips: Sequence[Footage], model: ResolvedModel, config: EvaluateConfig
     cluster.connect()
     actor_cpus, task_cpus = cluster.cpu_shares(config.actors, gpus=config.num_gpus)
     quarantine = Quarantine()
-    reach = Reach() if model.card.network.references else None
     stream = ray.data.from_items([asdict(clip) for clip in clips], override_num_blocks=len(clips))
     stream.context.target_max_block_size = cluster.BLOCK_BYTES
-    runs = stream.flat_map(
-        _runs, fn_kwargs={"config": config, "reach": reach, "quarantine": quarantine}, num_cpus=task_cpus
-    )
+    runs = stream.flat_map(_runs, fn_kwargs={"config": config, "quarantine": quarantine}, num_cpus=task_cpus)
     restored = runs.map(
         _Restorer,
         fn_constructor_kwargs={"model": model.data, "tile": config.tile, "quarantine": quarantine},
@@ -154,14 +151,12 @@ def _names(places: Mapping[str, Sequence[PairFiles]]) -> list[str]:
     return next(names for names in (short, full, list(places)) if len(set(names)) == len(names))
 
 
-def _runs(
-    row: dict[str, Any], config: EvaluateConfig, reach: Reach | None, quarantine: Quarantine
-) -> Iterator[dict[str, Any]]:
+def _runs(row: dict[str, Any], config: EvaluateConfig, quarantine: Quarantine) -> Iterator[dict[str, Any]]:
     clip = Footage(row["name"], tuple(row["seen"]), tuple(row["truth"]))
     blank = {"name": clip.name, "error": "", "truth": b"", **NO_PIECE}
     try:
         with quarantine.hold(clip.name), tempfile.TemporaryDirectory() as folder:
-            for window, truth in _both(clip, folder, config, reach):
+            for window, truth in _both(clip, folder, config):
                 yield {**blank, **packed(Piece(window, None)), "truth": truth}
     except (ValueError, StorageError, QuarantinedError, OSError, MemoryError) as error:
         yield {**blank, "error": str(error)}
@@ -169,13 +164,11 @@ def _runs(
         yield {**blank, "error": unforeseen(error)}
 
 
-def _both(
-    clip: Footage, folder: str, config: EvaluateConfig, reach: Reach | None
-) -> Iterator[tuple[Window, bytes]]:
+def _both(clip: Footage, folder: str, config: EvaluateConfig) -> Iterator[tuple[Window, bytes]]:
     """Runs of a clip, and the truth's frames of each (nothing where there is none). Raises ValueError."""
     seen = islice(_frames(clip.seen, folder, config.frame_rate), config.limit)
     truths = iter(_frames(clip.truth, folder, config.frame_rate)) if clip.truth else repeat(None)
-    for window in windows(seen, RUN, reach):
+    for window in windows(seen, RUN, Reach()):
         if not clip.truth:
             yield window, b""
             continue

@@ -163,10 +163,9 @@ def compare(config: CompareConfig) -> Comparison:
         run.log_params(asdict(config) | digests)
         cluster.connect()
         cpus = cluster.cpu_shares(config.actors, gpus=config.num_gpus)
-        reach = Reach() if any(model.card.network.references for model in contenders) else None
         pictures = ray.data.from_items(
             [asdict(item) for item in items], override_num_blocks=min(len(items), cluster.BLOCKS)
-        ).flat_map(_pictures, fn_kwargs={"reach": reach, "quarantine": Quarantine()}, num_cpus=cpus[1])
+        ).flat_map(_pictures, fn_kwargs={"quarantine": Quarantine()}, num_cpus=cpus[1])
         rows = measured(
             contenders,
             pictures,
@@ -248,22 +247,22 @@ def _shares(whole: int | None, parts: int) -> Iterator[int]:
         yield -1 if whole is None else whole // parts + (place < whole % parts)
 
 
-def _pictures(row: dict[str, Any], reach: Reach | None, quarantine: Quarantine) -> Iterator[dict[str, Any]]:
+def _pictures(row: dict[str, Any], quarantine: Quarantine) -> Iterator[dict[str, Any]]:
     """The pictures of an item, and an error where there are no more because of one."""
     item = _Item(**row)
     try:
         with quarantine.hold(item.key):
-            yield from _seen(item, reach)
+            yield from _seen(item)
     except (MediumError, StorageError, QuarantinedError, OSError, MemoryError) as error:
         yield picture_row(item.key, error=str(error))
     except Exception as error:  # noqa: BLE001 (it is this item's alone)
         yield picture_row(item.key, error=unforeseen(error))
 
 
-def _seen(item: _Item, reach: Reach | None) -> Iterator[dict[str, Any]]:
+def _seen(item: _Item) -> Iterator[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         kind, local = medium(item.kind), storage.fetch(item.uri, folder)
-        for number, window in _frames(kind.read(local, reach), item.frames, item.step):
+        for number, window in _frames(kind.read(local, Reach()), item.frames, item.step):
             yield picture_row(f"{item.key}#{number}" if kind.join else item.key, window)
 
 

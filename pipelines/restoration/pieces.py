@@ -48,8 +48,6 @@ class Work:
 
     destination: str
     model: bytes
-    references: bool
-    """Whether the model looks at neighbouring frames."""
     precision: Chosen
     tile: int
     min_degraded: float
@@ -64,14 +62,12 @@ class Work:
         return locations.join(self.destination, manifest.FOLDER, "staging")
 
 
-def decode(
-    item: dict[str, Any], reach: Reach | None, encoding: Encoding, quarantine: Quarantine
-) -> Iterator[dict[str, Any]]:
+def decode(item: dict[str, Any], encoding: Encoding, quarantine: Quarantine) -> Iterator[dict[str, Any]]:
     """An item's pieces of work, or one that says why there are none (or no more)."""
     base = {**item, "part": 0, "last": True, "error": "", "verdict": RESTORED, "digest": ""}
     base |= NO_PIECE
     part = 0
-    pieces = _pieces(item, reach, encoding, base)
+    pieces = _pieces(item, encoding, base)
     try:
         last = False
         while not last:
@@ -93,7 +89,7 @@ def decode(
 
 
 def _pieces(
-    item: dict[str, Any], reach: Reach | None, encoding: Encoding, base: dict[str, Any]
+    item: dict[str, Any], encoding: Encoding, base: dict[str, Any]
 ) -> Generator[dict[str, Any], None, None]:
     """The rows of an item; the last is known as such when there is none after it."""
     with _at_hand(item["uri"], item["size"]) as source:
@@ -105,7 +101,7 @@ def _pieces(
         held: dict[str, Any] | None = None
         kind = medium_of(item["uri"]) if isinstance(source, Remote) else medium_in(source)
         assert kind is not None
-        for piece in kind.read(cast(Path, source), reach, encoding):
+        for piece in kind.read(cast(Path, source), Reach(), encoding):
             if held is not None:
                 yield {**held, "last": False}
             held = {**base, **packed(piece), "kind": kind.name}

@@ -292,7 +292,6 @@ def _work(config: RestoreConfig, model: ResolvedModel) -> Work:
     return Work(
         locations.absolute(config.destination),
         model.data,
-        model.card.network.references,
         precision,
         config.tile,
         config.min_degraded,

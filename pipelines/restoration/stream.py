@@ -4,8 +4,8 @@
       CPU tasks          actors with the        CPU tasks
                          model
 
-A picture travels as one piece of work, a clip as runs of frames with those around them that its frames'
-references need, so that memory is bounded and many actors can share a clip; its encoded runs wait under
+A picture travels as one piece of work, a clip as runs of frames with those around them that restoring them
+looks at, so that memory is bounded and many actors can share a clip; its encoded runs wait under
 `_spair/staging` until all are there and are then joined. An error becomes part of the row it concerns and
 never stops the stream.
 """
@@ -31,7 +31,7 @@ from pipelines.restoration.pieces import GIVEN_UP, UNUSABLE, Work, decode, encod
 from pipelines.services import cluster, models
 from pipelines.services.quarantine import GivenUpError, Quarantine, unforeseen
 from spair_core import images, inference
-from spair_core.footage import Reach, Window
+from spair_core.footage import Window
 from spair_core.panels import before_after
 from spair_core.weights import WeightsError
 
@@ -101,8 +101,8 @@ def _results(work: Work, items: Sequence[dict[str, Any]], quarantine: Quarantine
     tasks = list(cluster.tasks_of([item["size"] for item in items]))
     stream = ray.data.from_blocks([pa.Table.from_pylist(list(items[some])) for some in tasks])
     stream.context.target_max_block_size = cluster.BLOCK_BYTES
-    reach, slim = Reach() if work.references else None, replace(work, model=b"")
-    reading = {"reach": reach, "encoding": work.encoding, "quarantine": quarantine}
+    slim = replace(work, model=b"")
+    reading = {"encoding": work.encoding, "quarantine": quarantine}
     return (
         stream.flat_map(decode, fn_kwargs=reading, num_cpus=task_cpus)
         .map_batches(

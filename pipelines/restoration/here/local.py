@@ -76,7 +76,6 @@ class Local:
         self.settings = settings
         where = _device(device)
         resolved = models.resolve(settings.model)
-        self.reach = Reach() if resolved.card.network.references else None
         if where.type == "cpu":
             memory.keep_freed()
         precision = chosen(settings.precision, where)
@@ -153,7 +152,7 @@ class _File:
 
     def restored(self, told: Told) -> Outcome:
         """Read, restore and write it."""
-        for piece in self.kind.read(self.source, self.local.reach, self.local.settings.encoding):
+        for piece in self.kind.read(self.source, Reach(), self.local.settings.encoding):
             self._take(piece, self.local.frames(piece))
             told(self.frames, piece.seconds[-1])
         if not self.frames:

@@ -65,7 +65,7 @@ def test_a_killed_run_goes_on_where_it_was(cluster, footage, mlflow_store, photo
         try:
             deadline = time.monotonic() + 240
             while time.monotonic() < deadline and process.poll() is None:
-                if storage.exists(f"{footage}/done/_spair/journal"):
+                if next(iter(Manifest(config.destination)), None) is not None:
                     break
                 time.sleep(0.2)
         finally:
@@ -89,10 +89,10 @@ def test_what_kills_its_process_costs_only_itself(cluster, footage, photos, mlfl
     def die(*_, **__):
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def poisoned(item, reach, encoding, quarantine):
+    def poisoned(item, encoding, quarantine):
         deadly = item["key"] == "poison.png"
         with mock.patch.object(images, "decode", die if deadly else images.decode):
-            yield from decode(item, reach, encoding, quarantine)
+            yield from decode(item, encoding, quarantine)
 
     class TooHeavy(stream._Restorer):
         def _restored(self, row):
@@ -168,14 +168,14 @@ def test_a_run_that_is_stopped_keeps_what_is_done_and_gives_up_the_rest(
     config = RestoreConfig(f"{footage}/many", f"{footage}/done", model=f"{footage}/model", panels=1)
     taken, take, decode = [], restore._take, pieces.decode
 
-    def one_after_the_first_verdict(item, reach, encoding, quarantine):
+    def one_after_the_first_verdict(item, encoding, quarantine):
         until = time.monotonic() + 240
         while item["key"] > "02" and not storage.exists(f"{footage}/taken"):
             assert time.monotonic() < until, (
                 "what was done first has not been taken while the next was in hand"
             )
             time.sleep(0.1)
-        yield from decode(item, reach, encoding, quarantine)
+        yield from decode(item, encoding, quarantine)
 
     def stopped_after_two(row, ledger):
         take(row, ledger)

@@ -32,7 +32,7 @@ RestoreConfig = partial(restore.RestoreConfig, actors=1)  # each is a process th
 
 def work(model, **values):
     """For actors alone."""
-    known = {"references": True, "precision": "float32", "tile": 1024, "min_degraded": 0.001}
+    known = {"precision": "float32", "tile": 1024, "min_degraded": 0.001}
     known |= {"encoding": Encoding(), "actors": 1, "num_gpus": 0.0, "piece_seconds": 60.0}
     return Work("/nowhere", model, **{**known, **values})
 
@@ -93,17 +93,20 @@ def test_everything_gets_a_verdict_and_nothing_is_done_twice(
 
 @pytest.mark.long
 @pytest.mark.cluster
-@pytest.mark.parametrize("kind", ["float32", "bfloat16"])
-def test_a_clip_gives_the_same_frames_in_runs_as_whole(cluster, tiny_config, photos, tmp_path, kind):
+@pytest.mark.parametrize(("kind", "references"), [("float32", True), ("bfloat16", True), ("float32", False)])
+def test_a_clip_gives_the_same_frames_in_runs_as_whole(
+    cluster, tiny_config, photos, tmp_path, kind, references
+):
+    """Each agrees with the frames beside it, also by a network that sees each alone."""
     torch.manual_seed(0)
-    card = weights.ModelCard(replace(tiny_config, references=True), "rain", 0.05)
+    card = weights.ModelCard(replace(tiny_config, references=references), "rain", 0.05)
     data = weights.save(Spair(card.network), card)
     frames = [np.roll(photos[0][:48, :64], 2 * k, axis=1) for k in range(44)]
     clip = make_clip(tmp_path / "clip.mp4", frames)
     item = {"key": "clip.mp4", "uri": str(clip), "kind": "clip", "panel": False, "known_digest": ""}
     item["size"] = clip.stat().st_size
     quarantine = Quarantine()
-    rows = list(pieces.decode(item, Reach(), Encoding(), quarantine))
+    rows = list(pieces.decode(item, Encoding(), quarantine))
     actor = stream._Restorer(work(data, precision=kind), quarantine)
     restored = np.concatenate([unpacked(actor.restored(row)).window.pixels for row in rows])
 
