@@ -15,13 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.media.medium import Encoding, Medium, Piece, telling
+from pipelines.media.video import run_length
 from spair_core import images
 from spair_core.footage import Reach, Window, windows
 from spair_core.images import Coded, Frame, PictureError
 
-RUN_FRAMES = 32
-RUN_BYTES = 64 << 20
-"""Frames of an animation that are one piece: no more than so many, and about as many bytes at most."""
 HEAD = struct.Struct("<dhQ")
 """Of a coded frame in a part: milliseconds, quality (-1: the source's), size."""
 
@@ -62,8 +60,7 @@ def _runs(frames: Iterator[Frame], reach: Reach | None) -> Iterator[Piece]:
 
     stream = shown()
     first = next(stream)
-    run = max(1, min(RUN_FRAMES, RUN_BYTES // first[0].nbytes))
-    for window in windows(_chained(first, stream), run, reach):
+    for window in windows(_chained(first, stream), run_length(first[0].nbytes), reach):
         own = [kept.popleft() for _ in window.own]
         state = tuple(one for one, _ in own)
         yield Piece(window, state, tuple(seconds for _, seconds in own), lost=state[0].frame.picture.lost)

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from spair_core.footage.camera import CameraConfig, cut, filmed_window, moved
 from spair_core.footage.references import aligned, references
-from spair_core.footage.windows import Beside, Reach, Window, closest, windows
+from spair_core.footage.windows import ROUNDS, Beside, Reach, Window, closest, windows
 
 if TYPE_CHECKING:
     from spair_core.footage.on_device import aligned_on, references_on
 
 __all__ = [
+    "ROUNDS",
     "Beside",
     "CameraConfig",
     "Reach",

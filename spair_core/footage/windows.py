@@ -30,6 +30,9 @@ lately (heavy rain at night correlates badly all the time), or, at the start of 
 SLACK = 1e-4
 """Seconds by which times may be rounded."""
 
+ROUNDS = 2
+"""So often restored frames agree with those before and after them, and so with those beside these."""
+
 
 @dataclass(frozen=True)
 class Reach:
@@ -54,7 +57,8 @@ class Reach:
 
 
 class Beside(NamedTuple):
-    """A frame beside a run with which some of the run's are to agree, and what it looks at itself: places."""
+    """A frame beside a run with which some of its frames, or others beside it, are to agree, and
+    what it looks at itself: places."""
 
     place: int
     neighbours: tuple[int, ...]
@@ -68,7 +72,7 @@ class Window:
     `pixels` uint8 (or uint16) [k, H, W, 3] in order of time, of which `own` are the run's. For each of the
     run's frames, `neighbours` are the places in `pixels` of what is to be aligned with it (in order of time),
     and `beats` of what its fixed reference sees. `beside` are those frames that the run's are to agree with
-    once they are restored (`closest`), and that are not the run's.
+    once they are restored (`closest`, in `ROUNDS`), and that are not the run's.
     """
 
     pixels: Pixels
@@ -229,13 +233,11 @@ def _correlation(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
 
 def _settled(held: Sequence[_Frame], number: int, reach: Reach) -> bool:
     """Whether all has come in that the frame of this number, or one that it is to agree with, may look at."""
-    newest = held[-1]
-    place = number - newest.number + len(held) - 1
-    if newest.number < number or place < 0:
+    frames = {frame.number: frame for frame in held}
+    if number not in frames:
         return False
-    frame = held[place]
-    after = [k for k in _neighbours(held, frame, reach) if k > number]
-    last = held[place + after[0] - number] if after else frame  # with which it is to agree
+    frame, newest = frames[number], held[-1]
+    last = frames[max(_agreeing(held, [number], reach))]
     return (
         newest.seconds > last.seconds + reach.far + SLACK
         or newest.scene > frame.scene
@@ -247,7 +249,7 @@ def _window(held: Sequence[_Frame], numbers: range, reach: Reach) -> Window:
     """The window of the frames with these numbers."""
     frames = {frame.number: frame for frame in held}
     looks = {number: _looks(held, frames[number], reach) for number in numbers}
-    agreeing = {k for number in numbers for k in closest(number, looks[number][0])}
+    agreeing = _agreeing(held, numbers, reach)
     beside = {number: _looks(held, frames[number], reach) for number in sorted(agreeing - {*numbers})}
     seen = (k for pair in (*looks.values(), *beside.values()) for part in pair for k in part)
     needed = sorted({*numbers, *beside, *seen})
@@ -264,6 +266,15 @@ def _window(held: Sequence[_Frame], numbers: range, reach: Reach) -> Window:
         tuple(placed(beats) for _, beats in looks.values()),
         tuple(Beside(place[k], *map(placed, both)) for k, both in beside.items()),
     )
+
+
+def _agreeing(held: Sequence[_Frame], numbers: Sequence[int], reach: Reach) -> set[int]:
+    """Numbers of some frames and of all whose restorations decide about theirs."""
+    frames = {frame.number: frame for frame in held}
+    found = {*numbers}
+    for _ in range(ROUNDS):
+        found |= {k for number in found for k in closest(number, _neighbours(held, frames[number], reach))}
+    return found
 
 
 def _looks(held: Sequence[_Frame], frame: _Frame, reach: Reach) -> tuple[list[int], list[int]]:
@@ -308,8 +319,8 @@ def _within(held: Sequence[_Frame], frame: _Frame, seconds: float, reach: Reach)
 def _still_needed(held: Sequence[_Frame], first: int, reach: Reach) -> list[_Frame]:
     """What the frames from number `first` on, and those that they are to agree with, may still look at."""
     rest = [frame for frame in held if frame.number >= first]
-    before = [k for k in _neighbours(held, rest[0], reach) if k < first]
-    oldest = next(frame for frame in held if frame.number in (*before[-2:], first))
+    number = min(_agreeing(held, [first], reach))
+    oldest = next(frame for frame in held if frame.number == number)
     return [
         frame
         for frame in _within(held, oldest, reach.far + SLACK, reach)

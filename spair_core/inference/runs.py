@@ -2,7 +2,7 @@
 
 Where a streak was, the network guesses what it hid, anew in each frame; but the next frame shows it. So a
 pixel that was restored becomes the median of what it is, before it and after it, aligned by the motion of
-the restored frames. What that gains is told in the room's README.
+the restored frames, and then of what these became. What that gains is told in the room's README.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spair_core.footage import Window, aligned, aligned_on, closest, references, references_on
+from spair_core.footage import ROUNDS, Window, aligned, aligned_on, closest, references, references_on
 from spair_core.gpu import uploaded
 from spair_core.inference.restoring import Restored, gathered, levels, shares
 from spair_core.inference.settings import MIN_DEGRADED, TILE
@@ -45,22 +45,23 @@ def restore_window(
     `restore` does.
     """
     restored = _through(model, window, tile, min_degraded)
-    frames = dict(zip(window.own, restored.pixels, strict=True))
-    leading = {
-        place: closest(place, neighbours)
-        for place, neighbours, mask in zip(window.own, window.neighbours, restored.mask, strict=True)
-        if mask.any()
-    }
-    wanted = {k for places in leading.values() for k in places}
-    for one in window.beside:
-        if one.place in wanted:
-            frames[one.place] = _through(model, window.alongside(one), tile, min_degraded).pixels[0]
-    known = {place: places for place, places in leading.items() if places and frames.keys() >= {*places}}
-    if not known:
-        return restored
-    seen = _aligned(_of_restored(frames, window.own, known), next(model.parameters()).device)
-    led = map(_led, restored.pixels, seen, restored.mask)
-    return replace(restored, pixels=np.stack(list(led)))
+    guesses = dict(zip(window.own, restored.pixels, strict=True))
+    masks = dict(zip(window.own, restored.mask, strict=True))
+    leading = {place: closest(place, seen) for place, seen in zip(window.own, window.neighbours, strict=True)}
+    leading |= {one.place: closest(one.place, one.neighbours) for one in window.beside}
+    rounds = [{place for place in window.own if masks[place].any()}]  # who is led: last, and in those before
+    for _ in range(ROUNDS):
+        leaders = {k for place in rounds[-1] for k in leading[place]}
+        for one in window.beside:
+            if one.place in leaders - guesses.keys():
+                beside = _through(model, window.alongside(one), tile, min_degraded)
+                guesses[one.place], masks[one.place] = beside.pixels[0], beside.mask[0]
+        rounds.append(rounds[-1] | {k for k in leaders & masks.keys() if masks[k].any()})
+    frames, device = guesses, next(model.parameters()).device
+    for places in reversed(rounds[:ROUNDS]):
+        seen = _alongside(frames, {place: leading[place] for place in places}, device)
+        frames = frames | {place: _led(guesses[place], seen[place], masks[place]) for place in seen}
+    return replace(restored, pixels=np.stack([frames[place] for place in window.own]))
 
 
 def _through(model: Spair, window: Window, tile: int, min_degraded: float) -> Restored:
@@ -88,23 +89,24 @@ def _beside(window: Window, device: torch.device, batch: int) -> Iterator[Tensor
         yield shares(seen[None], device)
 
 
-def _of_restored(frames: Mapping[int, Pixels], own: range, leading: Mapping[int, Sequence[int]]) -> Window:
-    """The run's frames once restored, beside those that lead them."""
-    places = sorted(frames)
-    start = places.index(own.start)
-    return Window(
-        np.stack([frames[place] for place in places]),
-        range(start, start + len(own)),
-        tuple(tuple(map(places.index, leading.get(place, ()))) for place in own),
-        ((),) * len(own),
+def _alongside(
+    frames: Mapping[int, Pixels], leading: Mapping[int, Sequence[int]], device: torch.device
+) -> dict[int, NDArray[Any]]:
+    """By place the median [H, W, 3] of a restored frame and of those that lead it, brought onto it, where all
+    of them are known."""
+    known = {place: places for place, places in leading.items() if places and frames.keys() >= {*places}}
+    if not known:
+        return {}
+    order = sorted(frames)
+    neighbours = tuple(tuple(map(order.index, known.get(place, ()))) for place in order)
+    window = Window(
+        np.stack([frames[place] for place in order]), range(len(order)), neighbours, ((),) * len(order)
     )
-
-
-def _aligned(window: Window, device: torch.device) -> Iterator[NDArray[Any]]:
-    """For each of the run's frames the median [H, W, 3] of it and of those that lead it, brought onto it."""
     if device.type == "cpu":
-        return aligned(window)
-    return iter(aligned_on(window, device).permute(0, 2, 3, 1).cpu().numpy())
+        seen = aligned(window)
+    else:
+        seen = iter(aligned_on(window, device).permute(0, 2, 3, 1).cpu().numpy())
+    return {place: picture for place, picture in zip(order, seen, strict=True) if place in known}
 
 
 def _led(frame: Pixels, reference: NDArray[Any], mask: NDArray[np.bool_]) -> Pixels:

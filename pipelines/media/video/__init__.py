@@ -7,7 +7,17 @@ from pipelines.media.video.clip import ClipError, File
 from pipelines.media.video.codecs import EncodeConfig
 from pipelines.media.video.containers import CONTAINERS, container_of
 from pipelines.media.video.joining import join
-from pipelines.media.video.reading import read
+from pipelines.media.video.reading import read, run_length
 from pipelines.media.video.writing import write
 
-__all__ = ["CONTAINERS", "ClipError", "EncodeConfig", "File", "container_of", "join", "read", "write"]
+__all__ = [
+    "CONTAINERS",
+    "ClipError",
+    "EncodeConfig",
+    "File",
+    "container_of",
+    "join",
+    "read",
+    "run_length",
+    "write",
+]

@@ -36,7 +36,9 @@ from spair_core.footage import Reach, windows
 
 RUN_FRAMES = 32
 RUN_BYTES = 64 << 20
-"""A run has so many frames, or so many bytes of them where that is less: memory is bounded."""
+LEAST_FRAMES = 5
+"""A run has so many frames, or so many bytes of them where that is less: memory is bounded. But of the
+largest it has a few: with each run those beside it are restored as well."""
 
 MAX_PIXELS = 8192 * 4608
 SLOWEST, FASTEST = Fraction(1, 3600), 1000
@@ -85,6 +87,11 @@ def read(
         yield replace(held, notes=damage.notes(container, track), lost=(*lost, *_left(container, first)))
 
 
+def run_length(size: int) -> int:
+    """Frames of a run, each of so many bytes."""
+    return max(LEAST_FRAMES, min(RUN_FRAMES, -(-RUN_BYTES // size)))
+
+
 def _runs(
     frames: Iterator[av.VideoFrame], format: ClipFormat, reach: Reach | None, damage: Damage
 ) -> Iterator[Run]:
@@ -92,9 +99,8 @@ def _runs(
     alphas: deque[NDArray[Any]] = deque()
     first = next(frames)
     size = (6 if format.deep else 3) * first.width * first.height
-    run = max(1, min(RUN_FRAMES, -(-RUN_BYTES // size)))
     shown = _shown(chain([first], frames), format, stamps, alphas, damage)
-    for window in windows(shown, run, reach):
+    for window in windows(shown, run_length(size), reach):
         pts, lengths = zip(*(stamps.popleft() for _ in window.own), strict=True)
         alpha = packed_alpha([alphas.popleft() for _ in window.own]) if format.alpha else b""
         timed = Timed(pts, format, lengths[-1], alpha)

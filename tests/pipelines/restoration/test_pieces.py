@@ -15,8 +15,8 @@ def test_a_clip_that_cannot_be_written_is_rejected_before_the_model_sees_it(clus
     item = {"key": "clip.webm", "uri": str(clip), "kind": "clip", "panel": False, "known_digest": ""}
     item["size"] = clip.stat().st_size
     asked = Encoding(clips=EncodeConfig(codec="prores"))
-    (row,) = decode(item, None, asked, Quarantine())
+    (row,) = decode(item, asked, Quarantine())
     assert (row["verdict"], row["pixels"]) == (REJECTED, b"")
     assert row["error"].startswith(".webm cannot hold prores; --codec source keeps the clip's own")
-    (row,) = decode(item, None, Encoding(), Quarantine())
+    (row,) = decode(item, Encoding(), Quarantine())
     assert (row["verdict"], row["error"]) == (RESTORED, "")

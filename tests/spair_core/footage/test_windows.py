@@ -157,7 +157,7 @@ def test_no_more_frames_are_held_than_the_reach(photo):
 
     reach = Reach(most_frames=20)
     assert sum(len(window.own) for window in windows(stream(), 8, reach)) == 400
-    assert most <= 2 * 20 + 24 + 8 + 10  # 24: how far those are that a run's frames are to agree with
+    assert most <= 2 * 20 + 2 * 16 + 8 + 10  # 16: how far those are that a run's frames are to agree with
 
 
 def test_without_a_reach_a_run_is_its_frames(photo):
@@ -188,13 +188,16 @@ def test_a_run_carries_those_that_its_frames_are_to_agree_with(photo):
         named = [number[pixels.tobytes()] for pixels in window.pixels]
         first, last = named[window.own.start], named[window.own.stop - 1]
         assert [named[one.place] for one in window.beside] == [
-            k for k in (first - 1, last + 1) if 0 <= k < 45
+            k for k in (first - 2, first - 1, last + 1, last + 2) if 0 <= k < 45
         ]
         for one in window.beside:
             sees = [[named[k] for k in places] for places in (one.neighbours, one.beats)]
             assert sees == list(looked[named[one.place]])
+        known = {*window.own, *(one.place for one in window.beside)}
         for place, neighbours in zip(window.own, window.neighbours, strict=True):
-            assert {*closest(place, neighbours)} <= {*window.own, *(one.place for one in window.beside)}
+            for k in closest(place, neighbours):
+                assert k in known
+                assert {named.index(other) for other in closest(named[k], looked[named[k]][0])} <= known
 
 
 @pytest.mark.parametrize("rate", [12.0, 30.0, 120.0])

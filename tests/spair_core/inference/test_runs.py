@@ -96,12 +96,13 @@ def standing(photo, count):
 
 
 def test_a_guess_gives_way_to_what_the_frames_around_show(footage_model, photos, monkeypatch):
-    window = standing(photos[0], 5)
-    model = wrong_by(footage_model, [4, -5, 9, 3, -6], monkeypatch)
+    window = standing(photos[0], 6)
+    model = wrong_by(footage_model, [-7, 5, -5, 8, 4, 10], monkeypatch)
     result = inference.restore_window(model, window)
     change = result.pixels[:, *SQUARE].astype(int) - window.pixels[:, *SQUARE]
-    # The median of each frame's and its closest two: at the ends the two of one side.
-    assert np.median(change, axis=(1, 2, 3)).tolist() == [4, 4, 3, 3, 3]
+    # The median of each frame's and its closest two, at the ends the two of one side: -5, -5, 5, 4, 8 and 8;
+    # and that of these once more.
+    assert np.median(change, axis=(1, 2, 3)).tolist() == [-5, -5, 4, 5, 8, 8]
 
 
 def test_a_guess_is_led_so_far_and_no_farther(footage_model, photos, monkeypatch):
@@ -141,12 +142,13 @@ def test_frames_of_sixteen_bit_agree_in_sixteen(footage_model, photos, monkeypat
 
 def test_frames_beside_a_run_are_restored_only_where_they_are_needed(footage_model, photos, monkeypatch):
     (_, window, *_) = windows(iter(noisy_drive(photos[2])), 6, Reach())
-    assert [one.place for one in window.beside] == [window.own.start - 1, window.own.stop]
+    start, stop = window.own.start, window.own.stop
+    assert [one.place for one in window.beside] == [start - 2, start - 1, stop, stop + 1]
     counted = []
     through = runs._through
     monkeypatch.setattr(runs, "_through", lambda model, *rest: counted.append(1) or through(model, *rest))
     inference.restore_window(footage_model, window)
-    assert len(counted) == 3
+    assert len(counted) == 5
     counted.clear()
     inference.restore_window(footage_model, window, min_degraded=4.0)  # spread as rain is, a third is enough
     assert len(counted) == 1

@@ -10,7 +10,7 @@ import pytest
 from av.error import FFmpegError
 
 from pipelines.media import Encoding, MediumError, clips
-from pipelines.media.video import damage
+from pipelines.media.video import damage, run_length
 from pipelines.media.video.clip import Timed
 from tests.pipelines.media.test_clips import sound
 from tests.pipelines.media.video.samples import filmed, restored, seen, video
@@ -201,6 +201,8 @@ def places(path):
 def test_memory_is_bounded_by_the_run(tmp_path):
     source = filmed(tmp_path / "in.mkv", codec="ffv1", pixels="yuv420p10le", frames=40)
     assert [len(run.window.own) for run in clips.read(source, None)] == [32, 8]
+    full_hd, largest = (run_length(3 * width * height) for width, height in ((1920, 1080), (7680, 4320)))
+    assert (full_hd, largest) == (11, 5)
 
 
 @pytest.mark.parametrize("frames", [12, 50])
