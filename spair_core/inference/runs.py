@@ -45,22 +45,22 @@ def restore_window(
     `restore` does.
     """
     restored = _through(model, window, tile, min_degraded)
-    guesses = dict(zip(window.own, restored.pixels, strict=True))
-    masks = dict(zip(window.own, restored.mask, strict=True))
     leading = {place: closest(place, seen) for place, seen in zip(window.own, window.neighbours, strict=True)}
     leading |= {one.place: closest(one.place, one.neighbours) for one in window.beside}
-    rounds = [{place for place in window.own if masks[place].any()}]  # who is led: last, and in those before
+    guesses = dict(zip(window.own, restored.pixels, strict=True))
+    masks = dict(zip(window.own, restored.mask, strict=True))
+    led = [{place for place in window.own if masks[place].any()}]  # in the last round, in the one before...
     for _ in range(ROUNDS):
-        leaders = {k for place in rounds[-1] for k in leading[place]}
+        leaders = {k for place in led[-1] for k in leading[place]}
         for one in window.beside:
             if one.place in leaders - guesses.keys():
                 beside = _through(model, window.alongside(one), tile, min_degraded)
                 guesses[one.place], masks[one.place] = beside.pixels[0], beside.mask[0]
-        rounds.append(rounds[-1] | {k for k in leaders & masks.keys() if masks[k].any()})
-    frames, device = guesses, next(model.parameters()).device
-    for places in reversed(rounds[:ROUNDS]):
-        seen = _alongside(frames, {place: leading[place] for place in places}, device)
-        frames = frames | {place: _led(guesses[place], seen[place], masks[place]) for place in seen}
+        led.append(led[-1] | {k for k in leaders & masks.keys() if masks[k].any()})
+    frames: Mapping[int, Pixels] = guesses
+    for places in reversed(led[:ROUNDS]):
+        some = {place: leading[place] for place in places}
+        frames = _agreed(frames, some, guesses, masks, next(model.parameters()).device)
     return replace(restored, pixels=np.stack([frames[place] for place in window.own]))
 
 
@@ -89,24 +89,30 @@ def _beside(window: Window, device: torch.device, batch: int) -> Iterator[Tensor
         yield shares(seen[None], device)
 
 
-def _alongside(
-    frames: Mapping[int, Pixels], leading: Mapping[int, Sequence[int]], device: torch.device
-) -> dict[int, NDArray[Any]]:
-    """By place the median [H, W, 3] of a restored frame and of those that lead it, brought onto it, where all
-    of them are known."""
+def _agreed(
+    frames: Mapping[int, Pixels],
+    leading: Mapping[int, Sequence[int]],
+    guesses: Mapping[int, Pixels],
+    masks: Mapping[int, NDArray[np.bool_]],
+    device: torch.device,
+) -> Mapping[int, Pixels]:
+    """The frames by place after one more round: one of which all that leads it is known becomes its guess,
+    brought towards the median of it as it is and of those that lead it."""
     known = {place: places for place, places in leading.items() if places and frames.keys() >= {*places}}
     if not known:
-        return {}
+        return frames
     order = sorted(frames)
     neighbours = tuple(tuple(map(order.index, known.get(place, ()))) for place in order)
-    window = Window(
-        np.stack([frames[place] for place in order]), range(len(order)), neighbours, ((),) * len(order)
-    )
+    window = replace(Window.alone(np.stack([frames[place] for place in order])), neighbours=neighbours)
+    seen = dict(zip(order, _aligned(window, device), strict=True))
+    return {**frames, **{place: _led(guesses[place], seen[place], masks[place]) for place in known}}
+
+
+def _aligned(window: Window, device: torch.device) -> Iterator[NDArray[Any]]:
+    """For each of the run's frames the median [H, W, 3] of it and of its neighbours, brought onto it."""
     if device.type == "cpu":
-        seen = aligned(window)
-    else:
-        seen = iter(aligned_on(window, device).permute(0, 2, 3, 1).cpu().numpy())
-    return {place: picture for place, picture in zip(order, seen, strict=True) if place in known}
+        return aligned(window)
+    return iter(aligned_on(window, device).permute(0, 2, 3, 1).cpu().numpy())
 
 
 def _led(frame: Pixels, reference: NDArray[Any], mask: NDArray[np.bool_]) -> Pixels:
