@@ -12,6 +12,7 @@ from spair_core.inference.precision import Chosen, Precision, chosen, type_of
 from spair_core.inference.settings import MIN_DEGRADED, OVERLAP, TILE, check_tile
 
 if TYPE_CHECKING:
+    from spair_core.inference.evenness import evened
     from spair_core.inference.restoring import Restored, harmless, restore
     from spair_core.inference.runs import BATCH_PIXELS, restore_window
     from spair_core.inference.tiles import spans
@@ -26,6 +27,7 @@ __all__ = [
     "Restored",
     "check_tile",
     "chosen",
+    "evened",
     "harmless",
     "restore",
     "restore_window",
@@ -34,7 +36,7 @@ __all__ = [
 ]
 
 
-_IN = {"spans": "tiles", "BATCH_PIXELS": "runs", "restore_window": "runs"}
+_IN = {"evened": "evenness", "spans": "tiles", "BATCH_PIXELS": "runs", "restore_window": "runs"}
 
 
 def __getattr__(name: str) -> Any:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spair_core.gpu import brought_back, tensor_of
+from spair_core.inference.evenness import evened
 from spair_core.inference.scales import over_scales
 from spair_core.inference.settings import MIN_DEGRADED, TILE, check_tile
 from spair_core.inference.tiles import in_tiles
@@ -54,8 +55,9 @@ def restore(
 
     `references` [B, H, W, 6] are those of frames (`spair_core.footage`). Pictures with a side over `tile` go
     through in overlapping tiles, so that memory is bounded; where the model `scales`, large ones are restored
-    more coarsely as well. A picture of which a smaller share than `min_degraded` is degraded (than a third of
-    it, where that is spread over the picture as rain is) comes back as it is. Raises ValueError for another
+    more coarsely as well, and what was found in even surroundings is made as even. A picture of which a
+    smaller share than `min_degraded` is degraded (than a third of it, where that is spread over the picture
+    as rain is) comes back as it is. Raises ValueError for another
     shape or dtype, FloatingPointError where the network gives values that are no numbers.
     """
     _check(pixels, 3)
@@ -85,6 +87,8 @@ def levels(
         return harmless(pictures, output, found, min_degraded)
 
     restored, mask = over_scales(once, pictures, beside) if model.scales else once(pictures, beside)
+    if model.scales:  # rain and drops hide small places, which look like what is around them
+        restored = evened(restored, mask)
     # torch has few operations on uint16: wider on the way.
     levels = (restored.clamp(0, 1) * np.iinfo(dtype).max).round()
     quantized = levels.to(torch.uint8 if dtype == np.uint8 else torch.int32).permute(0, 2, 3, 1)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spair_core import cost, metrics
-from spair_core.inference import harmless
+from spair_core.inference import evened, harmless
 from spair_core.insight.probes import Attention, Floats, Modulation, watched
 from spair_core.network import MULTIPLE, SURE, Spair, coarsen, pad_to_multiple
 from spair_core.network.blocks import SparseConvolution, SparseNonLocal
@@ -234,7 +234,8 @@ class _NetR:
         correction = self.model.restorer(self.padded, self.located, self.model.indices(marked))
         restored = self.pixels + self._cut(correction)
         found, sure = (self._cut(mask)[None] for mask in (marked, self._marked(SURE)))
-        kept, _ = harmless(self.pixels, restored, self.model.trusted(found, sure))
+        kept, marked = harmless(self.pixels, restored, self.model.trusted(found, sure))
+        kept = evened(kept, marked) if self.model.scales else kept
         return np.asarray((kept[0].clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu())
 
 
