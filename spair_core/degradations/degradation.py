@@ -44,4 +44,4 @@ class Degradation:
     """What looks like it and is none: done to some clean pictures before, and to be left in them."""
     sized: bool = False
     """Whether it is known by its size in pixels, so that in large pictures, where it is larger, it has to be
-    looked for more coarsely as well."""
+    looked for more coarsely as well; what it hides is small, and mostly looks like what is around it."""

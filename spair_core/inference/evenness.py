@@ -31,11 +31,10 @@ def evened(restored: Tensor, mask: Tensor) -> Tensor:
     found = mask.to(restored.dtype)
     inside = _grown(found, RIM)
     known = _grown(found, RIM + RING) - inside
-    share = _halved(known)
     middle = restored.mean((2, 3), keepdim=True)
     around = restored - middle  # squares of less than one half: float32 keeps their differences
     sums = torch.cat([_halved(known * around), _halved(known * around.square())], 1)
-    filled = _pulled(sums / share.clamp(min=1e-6), (share / FILLED).clamp(max=1))
+    filled = _pulled(*_means(sums, _halved(known)))
     mean, square = _doubled(filled, found.shape[-2:]).chunk(2, 1)
     spread = (square - mean.square()).clamp(min=0).mean(1, keepdim=True)
     stain = mean - around
@@ -49,9 +48,13 @@ def _pulled(values: Tensor, known: Tensor) -> Tensor:
     if max(values.shape[-2:]) == 1:
         mean, square = values.chunk(2, 1)
         return torch.cat([known * mean, torch.where(known > 0, square, 1)], 1)  # nothing known: nothing even
-    share = _halved(known)
-    coarser = _pulled(_halved(known * values) / share.clamp(min=1e-6), (share / FILLED).clamp(max=1))
+    coarser = _pulled(*_means(_halved(known * values), _halved(known)))
     return known * values + (1 - known) * _doubled(coarser, values.shape[-2:])
+
+
+def _means(sums: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+    """Of pixels of which a share was known: the mean of that, and how far they are known themselves."""
+    return sums / share.clamp(min=1e-6), (share / FILLED).clamp(max=1)
 
 
 def _grown(mask: Tensor, by: int) -> Tensor:

@@ -57,8 +57,8 @@ def restore(
     through in overlapping tiles, so that memory is bounded; where the model `scales`, large ones are restored
     more coarsely as well, and what was found in even surroundings is made as even. A picture of which a
     smaller share than `min_degraded` is degraded (than a third of it, where that is spread over the picture
-    as rain is) comes back as it is. Raises ValueError for another
-    shape or dtype, FloatingPointError where the network gives values that are no numbers.
+    as rain is) comes back as it is. Raises ValueError for another shape or dtype, FloatingPointError where
+    the network gives values that are no numbers.
     """
     _check(pixels, 3)
     if references is not None:
@@ -86,9 +86,11 @@ def levels(
         finite.append(torch.isfinite(output).all())
         return harmless(pictures, output, found, min_degraded)
 
-    restored, mask = over_scales(once, pictures, beside) if model.scales else once(pictures, beside)
-    if model.scales:  # rain and drops hide small places, which look like what is around them
+    if model.scales:  # rain and drops: what they hide mostly looks like what is around it
+        restored, mask = over_scales(once, pictures, beside)
         restored = evened(restored, mask)
+    else:
+        restored, mask = once(pictures, beside)
     # torch has few operations on uint16: wider on the way.
     levels = (restored.clamp(0, 1) * np.iinfo(dtype).max).round()
     quantized = levels.to(torch.uint8 if dtype == np.uint8 else torch.int32).permute(0, 2, 3, 1)

@@ -234,8 +234,8 @@ class _NetR:
         correction = self.model.restorer(self.padded, self.located, self.model.indices(marked))
         restored = self.pixels + self._cut(correction)
         found, sure = (self._cut(mask)[None] for mask in (marked, self._marked(SURE)))
-        kept, marked = harmless(self.pixels, restored, self.model.trusted(found, sure))
-        kept = evened(kept, marked) if self.model.scales else kept
+        kept, touched = harmless(self.pixels, restored, self.model.trusted(found, sure))
+        kept = evened(kept, touched) if self.model.scales else kept
         return np.asarray((kept[0].clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu())
 
 

@@ -44,8 +44,9 @@ class Spair(nn.Module):
     replay: Replayed | None = None
     """Of what comes before the mask, see `replayed`."""
     scales = False
-    """Whether large pictures are restored at coarser scales as well (`spair_core.inference`): `weights.load`
-    sets it by the task. The paper's own networks see each picture once."""
+    """Whether large pictures are restored at coarser scales as well, and what is found in even surroundings
+    made as even (`spair_core.inference`): `weights.load` sets it by the task. The paper's own networks see
+    each picture once."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
